@@ -1,0 +1,3 @@
+"""pgamb, a protocol-aware PostgreSQL ambassador."""
+
+__version__ = "0.1.0"

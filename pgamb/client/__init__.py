@@ -1,0 +1,1 @@
+"""`pgamb client`: PostgreSQL, as far as the application beside it can tell."""

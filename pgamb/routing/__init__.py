@@ -1,0 +1,1 @@
+"""Decisions: what a statement needs (Intent). Pure: no sockets, no clock, no randomness."""

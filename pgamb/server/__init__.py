@@ -1,0 +1,1 @@
+"""`pgamb server`: the agent beside a PostgreSQL."""
