@@ -73,6 +73,14 @@ class RegistryError(PgambError):
     sqlstate = "08001"
 
 
+class RegistryUnavailable(RegistryError):
+    """The registry does not answer now; trying again later is right."""
+
+
+class RegistryMismatch(RegistryError):
+    """The registry, or another server, belongs to a different PostgreSQL cluster."""
+
+
 class PostgresError(PgambError):
     """An ErrorResponse that PostgreSQL sent; `fields` maps its field letters (`S`, `C`, `M`, ...) to text.
 
