@@ -81,7 +81,8 @@ class Intent:
 
     `pins` are set and `unpins` lifted once it has succeeded; where one Query does both, only what is lifted behind the
     last setting counts. `reason` is the evidence, for a person. `name` is the one that a single SET, RESET, SHOW,
-    PREPARE, EXECUTE, DEALLOCATE, SAVEPOINT, RELEASE, ROLLBACK TO or LISTEN names, folded and unquoted as PostgreSQL does.
+    PREPARE, EXECUTE, DEALLOCATE, SAVEPOINT, RELEASE, ROLLBACK TO or LISTEN names, folded and unquoted as PostgreSQL
+    does.
     """
 
     need: Need
