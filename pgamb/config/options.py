@@ -1,0 +1,231 @@
+"""The options of each command: name, type, default and help of every one, and the only home of defaults.
+
+A field's name is the option's: `pool_timeout_s` is `--pool-timeout`, `PGAMB_POOL_TIMEOUT` and, in TOML, `pool_timeout`.
+`pgamb.config.table` derives the rest: flags, variables, TOML keys, help and docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from pgamb.config import kinds
+from pgamb.config.listen import ListenAddress
+from pgamb.registry.model import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is said about a field besides its type and default. `secret` values are masked, and may come from a file."""
+
+    group: str
+    kind: kinds.Kind
+    help: str
+    secret: bool = False
+
+
+Auth: TypeAlias = Literal["auto", "scram", "password", "trust"]
+PoolMode: TypeAlias = Literal["transaction", "session"]
+SslMode: TypeAlias = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+LogFormat: TypeAlias = Literal["text", "json"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+AUTH_WORDS = ("auto", "scram", "password", "trust")
+POOL_MODES = ("transaction", "session")
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+REGISTRY = "Registry"
+LISTENING = "Applications"
+LOGIN = "Log-in"
+POOLING = "Pooling"
+MEMBERS = "Members"
+EXPOSING = "Exposing"
+TLS = "TLS"
+OBSERVING = "Logs and status"
+
+_DSN = kinds.Url(("postgresql", "postgres"), "postgresql://USER:PASSWORD@HOST:5432/postgres", "DSN")
+_REGISTRY = kinds.Url(
+    ("etcd", "etcds", "static", "patroni+etcd"),
+    "etcd://127.0.0.1:2379 or static://HOST:5432,HOST2:5432",
+)
+_DAY_S = 86400.0
+
+
+class RegistryOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How any command finds the members of a service."""
+
+    registry: Annotated[
+        str,
+        Option(
+            REGISTRY,
+            _REGISTRY,
+            "Where members are registered: etcd://HOST:2379[,HOST2:2379] (etcds:// with TLS), or "
+            "static://HOST:5432,HOST2:5432, which asks the servers themselves.",
+            secret=True,
+        ),
+    ]
+    service: Annotated[str, Option(REGISTRY, kinds.Name(), "The service: all members of one PostgreSQL cluster.")] = (
+        "db"
+    )
+    registry_ca: Annotated[
+        str | None,
+        Option(REGISTRY, kinds.File(), "CA certificates (PEM) that the registry's certificate is checked with."),
+    ] = None
+    registry_cert: Annotated[
+        str | None, Option(REGISTRY, kinds.File(), "Our certificate (PEM) towards the registry.")
+    ] = None
+    registry_key: Annotated[str | None, Option(REGISTRY, kinds.File(), "The key of --registry-cert (PEM).")] = None
+
+
+class ProcessOptions(RegistryOptions, frozen=True, kw_only=True):
+    """What every command that keeps running has besides: how it speaks of itself, on stderr."""
+
+    log_format: Annotated[
+        LogFormat, Option(OBSERVING, kinds.Choice(LOG_FORMATS), "One line an event: key=value text, or JSON.")
+    ] = "text"
+    log_level: Annotated[
+        LogLevel, Option(OBSERVING, kinds.Choice(LOG_LEVELS), "The least important events that are logged.")
+    ] = "info"
+
+
+class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
+    """`pgamb client`: PostgreSQL to applications."""
+
+    listen: Annotated[
+        tuple[ListenAddress, ...],
+        Option(
+            LISTENING,
+            kinds.ListenList(),
+            "Where applications connect: 5432 (this machine, IPv4 and IPv6), :5432 (all interfaces), HOST:PORT, "
+            "[::1]:5432, or a unix socket folder, /run/pgamb or /run/pgamb:5432. Repeatable.",
+        ),
+    ] = (ListenAddress("localhost", 5432),)
+    max_connections: Annotated[
+        int, Option(LISTENING, kinds.Whole(1, 1_000_000), "Applications' connections at one time.")
+    ] = 10_000
+    login_timeout_s: Annotated[
+        float, Option(LISTENING, kinds.Seconds(0.1, 3600), "How long an application may take to log in.")
+    ] = 60.0
+
+    auth: Annotated[
+        Auth,
+        Option(
+            LOGIN,
+            kinds.Choice(AUTH_WORDS),
+            "How applications log in. scram: against the verifier that PostgreSQL holds (needs --auth-dsn or "
+            "--auth-file). password: sent over loopback, unix socket or TLS only, and checked by PostgreSQL. "
+            "trust: not at all. auto: scram where a look-up is configured, else password.",
+        ),
+    ] = "auto"
+    auth_dsn: Annotated[
+        str | None,
+        Option(
+            LOGIN,
+            _DSN,
+            "A log-in that may read pg_authid, to look up verifiers with; several hosts may be given.",
+            secret=True,
+        ),
+    ] = None
+    auth_file: Annotated[
+        str | None, Option(LOGIN, kinds.File(), 'Users and verifiers in PgBouncer\'s form: "user" "SCRAM-SHA-256$...".')
+    ] = None
+    trust_remote: Annotated[
+        bool, Option(LOGIN, kinds.Switch(), "Allow --auth trust also where other machines can connect.")
+    ] = False
+
+    pool_mode: Annotated[
+        PoolMode,
+        Option(
+            POOLING, kinds.Choice(POOL_MODES), "When a backend goes back to its pool: after a transaction or a session."
+        ),
+    ] = "transaction"
+    pool_size: Annotated[int, Option(POOLING, kinds.Whole(1, 10_000), "Backends per member, database and user.")] = 20
+    pool_timeout_s: Annotated[
+        float, Option(POOLING, kinds.Seconds(0, _DAY_S), "How long a statement waits for a free backend.")
+    ] = 30.0
+    hold_timeout_s: Annotated[
+        float, Option(POOLING, kinds.Seconds(0, _DAY_S), "How long new work is held while there is no primary.")
+    ] = 30.0
+    idle_timeout_s: Annotated[
+        float,
+        Option(POOLING, kinds.Seconds(1, 30 * _DAY_S), "How long a pooled backend may be idle before it is closed."),
+    ] = 600.0
+    backend_lifetime_s: Annotated[
+        float,
+        Option(POOLING, kinds.Seconds(1, 30 * _DAY_S), "The age at which a backend is closed when next returned."),
+    ] = 3600.0
+    prepared_statements: Annotated[
+        int, Option(POOLING, kinds.Whole(1, 1_000_000), "Prepared statements kept per backend.")
+    ] = 500
+
+    connect_timeout_s: Annotated[
+        float, Option(MEMBERS, kinds.Seconds(0.1, 3600), "How long connecting and logging in to a member may take.")
+    ] = 5.0
+    zone: Annotated[str, Option(MEMBERS, kinds.Name(), "Our zone: replicas in the same one are read from first.")] = ""
+
+    tls_cert: Annotated[
+        str | None, Option(TLS, kinds.File(), "Certificate (PEM) towards applications; with it they may use TLS.")
+    ] = None
+    tls_key: Annotated[str | None, Option(TLS, kinds.File(), "The key of --tls-cert (PEM).")] = None
+    tls_required: Annotated[
+        bool, Option(TLS, kinds.Switch(), "Refuse applications that connect over TCP without TLS.")
+    ] = False
+    server_tls: Annotated[SslMode, Option(TLS, kinds.Choice(SSL_MODES), "TLS towards members: libpq's sslmode.")] = (
+        "prefer"
+    )
+    server_ca: Annotated[
+        str | None, Option(TLS, kinds.File(), "CA certificates (PEM) that members' certificates are checked with.")
+    ] = None
+    server_cert: Annotated[str | None, Option(TLS, kinds.File(), "Our certificate (PEM) towards members.")] = None
+    server_key: Annotated[str | None, Option(TLS, kinds.File(), "The key of --server-cert (PEM).")] = None
+
+    status_listen: Annotated[
+        ListenAddress | None,
+        Option(
+            OBSERVING, kinds.Listen(8432), "Where the status page and metrics are served over HTTP; nowhere by default."
+        ),
+    ] = None
+
+
+class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
+    """`pgamb server`: the agent beside one PostgreSQL."""
+
+    dsn: Annotated[
+        str,
+        Option(
+            MEMBERS,
+            _DSN,
+            "The PostgreSQL beside us, with a log-in that has pg_monitor.",
+            secret=True,
+        ),
+    ]
+    node: Annotated[
+        str | None,
+        Option(MEMBERS, kinds.Name(), "This member's name; by default its cluster_name, else HOSTNAME-PORT."),
+    ] = None
+    zone: Annotated[str, Option(MEMBERS, kinds.Name(), "The zone this member is in.")] = ""
+    weight: Annotated[int, Option(MEMBERS, kinds.Whole(1, 1000), "This member's share of reads.")] = 1
+    probe_interval_s: Annotated[
+        float, Option(MEMBERS, kinds.Seconds(0.05, 3600), "How often PostgreSQL is asked for its role and positions.")
+    ] = 1.0
+    ttl_s: Annotated[
+        int, Option(REGISTRY, kinds.Whole(2, 3600), "Seconds after which a silent agent's registration ends.")
+    ] = 5
+    listen: Annotated[
+        ListenAddress | None,
+        Option(EXPOSING, kinds.Listen(), "Expose PostgreSQL here; without it, its own address is announced."),
+    ] = None
+    advertise: Annotated[
+        Address | None,
+        Option(EXPOSING, kinds.HostPort(), "The address to announce, where it is not the one of --listen or --dsn."),
+    ] = None
+
+
+class StatusOptions(RegistryOptions, frozen=True, kw_only=True):
+    """`pgamb status`."""
+
+    timeout_s: Annotated[float, Option(REGISTRY, kinds.Seconds(0.1, 3600), "How long to wait for the registry.")] = 5.0
