@@ -47,6 +47,18 @@ class InvalidPassword(PgambError):
     sqlstate = "28P01"
 
 
+class InvalidByteSequence(PgambError):
+    """Text from a peer is not in the encoding that it must have."""
+
+    sqlstate = "22021"
+
+
+class InvalidCommandLineOption(PgambError):
+    """The startup parameter `options` holds something that is no setting."""
+
+    sqlstate = "42601"
+
+
 class ConnectionFailure(PgambError):
     """A peer could not be reached, or was lost."""
 
@@ -81,13 +93,37 @@ class RegistryMismatch(RegistryError):
     """The registry, or another server, belongs to a different PostgreSQL cluster."""
 
 
+class ProcessFailed(PgambError):
+    """A server process of the embedded cluster did not start, ended early, or did not get ready in time."""
+
+    sqlstate = "58000"
+
+
 class PostgresError(PgambError):
     """An ErrorResponse that PostgreSQL sent; `fields` maps its field letters (`S`, `C`, `M`, ...) to text.
 
-    A server need not send every field, so every read of one has a fallback.
+    A server need not send every field, so every read of one has a fallback. `fields` keeps bytes that are not UTF-8
+    as surrogate escapes, so that they can be passed on; `message`, `detail` and `hint` are always safe to print.
     """
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        super().__init__(fields.get("M", "unknown error"), hint=fields.get("H"), detail=fields.get("D"))
+        super().__init__(
+            _printable(fields.get("M", "unknown error")),
+            hint=_printable(fields["H"]) if "H" in fields else None,
+            detail=_printable(fields["D"]) if "D" in fields else None,
+        )
         self.fields = dict(fields)
-        self.sqlstate = fields.get("C", "XX000")
+        self.sqlstate = _sqlstate(fields.get("C", ""))
+
+    @property
+    def is_fatal(self) -> bool:
+        """Tell whether the server closes the connection behind it (`V` is never translated, `S` may be)."""
+        return self.fields.get("V", self.fields.get("S")) in ("FATAL", "PANIC")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _sqlstate(code: str) -> str:
+    return code if len(code) == 5 and code.isascii() and code.isalnum() else "XX000"

@@ -10,15 +10,11 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from pgamb.wire.reader import Message
+
+__all__ = ["Conversation", "Message", "Receive", "Send", "receive"]
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One protocol message: its type byte and the bytes behind the length word."""
-
-    type: int
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +31,11 @@ class Receive:
 
 # Only `Receive` is answered with a message; `Send` is answered with None.
 Conversation: TypeAlias = Generator[Send | Receive, Message | None, T]
+
+
+def receive(limit_bytes: int = 65536) -> Conversation[Message]:
+    """Ask for one message, inside another conversation: `message = yield from receive()`."""
+    message = yield Receive(limit_bytes)
+    if message is None:
+        raise RuntimeError("a Receive was answered without a message")
+    return message
