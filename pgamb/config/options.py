@@ -46,6 +46,8 @@ MEMBERS = "Members"
 EXPOSING = "Exposing"
 TLS = "TLS"
 OBSERVING = "Logs and status"
+# The order in which help and documentation show them.
+GROUPS = (REGISTRY, LISTENING, LOGIN, POOLING, MEMBERS, EXPOSING, TLS, OBSERVING)
 
 _DSN = kinds.Url(("postgresql", "postgres"), "postgresql://USER:PASSWORD@HOST:5432/postgres", "DSN")
 _REGISTRY = kinds.Url(
@@ -194,6 +196,15 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
 class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
     """`pgamb server`: the agent beside one PostgreSQL."""
 
+    registry: Annotated[
+        str,
+        Option(
+            REGISTRY,
+            kinds.Url(("etcd", "etcds", "static", "patroni+etcd"), "etcd://127.0.0.1:2379"),
+            "Where to register: etcd://HOST:2379[,HOST2:2379], or etcds:// with TLS.",
+            secret=True,
+        ),
+    ]
     dsn: Annotated[
         str,
         Option(

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from pgamb.config.kinds import Kind, ListenList, Switch
-from pgamb.config.options import ClientOptions, Option, ServerOptions, StatusOptions
+from pgamb.config.options import GROUPS, ClientOptions, Option, ServerOptions, StatusOptions
 
 PREFIX = "PGAMB_"
 CONFIG_VARIABLE = "PGAMB_CONFIG"
@@ -70,8 +70,8 @@ def table(options: type[msgspec.Struct]) -> tuple[Row, ...]:
     """Give the options of one command, in the order of their groups and declarations."""
     hints = get_type_hints(options, include_extras=True)
     rows = [_row(field, hints[field.name]) for field in msgspec.structs.fields(options)]
-    groups = list(dict.fromkeys(row.option.group for row in rows))
-    return tuple(sorted(rows, key=lambda row: groups.index(row.option.group)))
+    rows.sort(key=lambda row: (GROUPS.index(row.option.group), not row.required))
+    return tuple(rows)
 
 
 def section_of(options: type[msgspec.Struct]) -> str:
