@@ -98,6 +98,9 @@ class ProcessFailed(PgambError):
 
     sqlstate = "58000"
 
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.detail}" if self.detail else self.message
+
 
 class PostgresError(PgambError):
     """An ErrorResponse that PostgreSQL sent; `fields` maps its field letters (`S`, `C`, `M`, ...) to text.

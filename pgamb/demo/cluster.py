@@ -1,0 +1,306 @@
+"""A whole cluster on this machine: PostgreSQL primary and replicas, etcd, an agent beside each, one ambassador."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+from pgamb.demo.account import unprivileged_account
+from pgamb.demo.binaries import find_etcd, find_postgres
+from pgamb.demo.etcd import EtcdCluster
+from pgamb.demo.ports import free_port
+from pgamb.demo.postgres import MONITOR, REPLICATION, SUPERUSER, Credentials, PostgresServer
+from pgamb.demo.process import ChildProcess
+from pgamb.demo.query import query
+from pgamb.errors import ConfigError, ConnectionFailure, ProcessFailed
+
+READY_DEADLINE_S = 30.0
+# Agents and ambassador are asked to go in order; who drains for longer than this is not waited for.
+GRACE_S = 3.0
+
+
+class Cluster:
+    """Started and stopped as one. Everything is below `folder`, which goes with it unless it was given."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path | None = None,
+        replicas: int = 2,
+        etcd: int | bool = 1,
+        agents: bool = True,
+        client: bool = True,
+        client_port: int = 0,
+        service: str = "db",
+        unix_sockets: bool = False,
+        settings: Mapping[str, str] | None = None,
+        server_options: Sequence[str] = (),
+        client_options: Sequence[str] = (),
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """`etcd` is the number of nodes; `client_port` 0 takes a free one; without etcd the ambassador gets `static://`.
+
+        Raises ConfigError when the programs are missing, or the place will not do.
+        """
+        if agents and not etcd:
+            raise ConfigError("agents need an etcd to register in", hint="start with etcd=1, or with agents=False")
+        self.service = service
+        self.credentials = Credentials()
+        self.account = unprivileged_account()
+        self._keep = directory is not None
+        self._client_port = client_port
+        self._options = {"server": tuple(server_options), "client": tuple(client_options)}
+        self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
+        self.folder = _make_folder(directory)
+        try:
+            self.logs = self.folder / "logs"
+            self.logs.mkdir()
+            self.binaries = find_postgres(self.account, self.folder, environ)
+            self.servers = [
+                PostgresServer(
+                    f"pg{number}",
+                    binaries=self.binaries,
+                    folder=self.folder / f"pg{number}",
+                    credentials=self.credentials,
+                    account=self.account,
+                    log=self.logs / f"pg{number}.log",
+                    socket_folder=self._socket_folder() if unix_sockets else None,
+                    settings=settings,
+                )
+                for number in range(1, replicas + 2)
+            ]
+            self.etcd: EtcdCluster | None = None
+            if etcd:
+                self.etcd = EtcdCluster(
+                    binary=find_etcd(environ), folder=self.folder / "etcd", nodes=int(etcd), logs=self.logs
+                )
+            self.agents: dict[str, ChildProcess] = {s.name: self._agent(s) for s in self.servers} if agents else {}
+            self.client: ChildProcess | None = None
+            if client:
+                self._client_port = client_port or free_port()
+                self.client = self._ambassador()
+        except BaseException:
+            self._remove()
+            raise
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Addresses
+
+    @property
+    def primary(self) -> PostgresServer:
+        """The running server that is no standby. Raises ProcessFailed when there is none."""
+        for server in self.servers:
+            if server.process.running and not server.is_standby:
+                return server
+        raise ProcessFailed("no primary is running")
+
+    @property
+    def replicas(self) -> list[PostgresServer]:
+        """The running servers that are standbys."""
+        return [server for server in self.servers if server.process.running and server.is_standby]
+
+    def server(self, name: str) -> PostgresServer:
+        """Return the server of that name. Raises KeyError when there is none."""
+        for server in self.servers:
+            if server.name == name:
+                return server
+        raise KeyError(name)
+
+    @property
+    def registry_url(self) -> str:
+        """What `--registry` of an ambassador wants."""
+        if self.etcd is not None:
+            return self.etcd.registry_url
+        return "static://" + ",".join(server.address for server in self.servers)
+
+    @property
+    def client_port(self) -> int:
+        """The port where the ambassador pretends to be PostgreSQL. Raises ProcessFailed when the cluster has none."""
+        if self.client is None:
+            raise ProcessFailed("this cluster was made without a client")
+        return self._client_port
+
+    def dsn(
+        self, server: PostgresServer | str | None = None, *, user: str = SUPERUSER, database: str = "postgres"
+    ) -> str:
+        """Return a URL to that server itself; to the ambassador when none is named."""
+        if isinstance(server, str):
+            server = self.server(server)
+        if server is None:
+            url = self.servers[0].dsn(user=user, database=database)
+            return url.replace(f":{self.servers[0].port}/", f":{self.client_port}/")
+        return server.dsn(user=user, database=database)
+
+    @property
+    def members_dsn(self) -> str:
+        """A URL that names every server: whichever answers will do."""
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"postgresql://{SUPERUSER}:{quote(self.credentials.superuser, '')}@{hosts}/postgres"
+
+    def query(self, sql: str, *arguments: object) -> list[tuple[object, ...]]:
+        """Run one statement as superuser through the ambassador, on a connection of its own."""
+        return query(self.dsn(), sql, *arguments)
+
+    # Life
+
+    def start(self) -> None:
+        """Start everything and wait until a query through it is answered. Leaves nothing behind when that fails."""
+        try:
+            if self.etcd is not None:
+                self.etcd.start(wait=False)
+            # Both import a good deal, and wait for what is not there yet: they get ready while PostgreSQL does.
+            for agent in self.agents.values():
+                agent.start()
+            if self.client is not None:
+                self.client.start()
+            self._start_postgres()
+            if self.etcd is not None:
+                self.etcd.wait_ready()
+            self._wait_for_agents()
+            if self.client is not None:
+                self.client.wait_until(self._client_answers, READY_DEADLINE_S, "while waiting for it to answer a query")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything; the folder is removed unless it was given. Never fails because something is gone already."""
+        ambassadors = [child for child in (self.client, *self.agents.values()) if child is not None and child.running]
+        for child in ambassadors:
+            child.resume()
+            child.send(signal.SIGTERM)
+        for child in ambassadors:
+            child.stop(grace_s=GRACE_S)
+        # A kept folder holds data that somebody wants: replicas last, so that they get all of the primary's WAL.
+        number = signal.SIGINT if self._keep else signal.SIGQUIT
+        for server in self.servers:
+            server.resume()
+            server.process.send(number)
+        if self.etcd is not None:
+            self.etcd.stop()
+        for server in self.servers:
+            server.process.stop(number)
+        self._remove()
+
+    def promote(self, name: str) -> PostgresServer:
+        """Make a replica the primary and let the other running replicas follow it. Does not stop the old primary."""
+        new = self.server(name)
+        others = [server for server in self.replicas if server is not new]
+        new.promote()
+        for server in others:
+            server.follow(new)
+        return new
+
+    def rejoin(self, name: str) -> PostgresServer:
+        """Bring back a server that was primary once as a replica of today's primary."""
+        old = self.server(name)
+        primary = next(s for s in self.servers if s is not old and s.process.running and not s.is_standby)
+        old.rewind(primary)
+        return old
+
+    # Parts
+
+    def _start_postgres(self) -> None:
+        first, *others = self.servers
+        first.initdb()
+        for server in others:
+            server.clone(first)
+        for server in self.servers:
+            server.start(wait=False)
+        first.wait_ready()
+        for role, secret in ((MONITOR, self.credentials.monitor), (REPLICATION, self.credentials.replication)):
+            extra = "REPLICATION" if role == REPLICATION else "IN ROLE pg_monitor"
+            first.query(f"CREATE ROLE {role} LOGIN PASSWORD '{secret}' {extra}")
+        for server in others:
+            server.wait_ready()
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(self._wait_for_roles, others))
+
+    def _wait_for_roles(self, server: PostgresServer) -> None:
+        known = f"SELECT count(*) FROM pg_roles WHERE rolname IN ('{MONITOR}', '{REPLICATION}')"
+        server.process.wait_until(
+            lambda: server.query(known) == [(2,)], READY_DEADLINE_S, "while waiting for it to stream from the primary"
+        )
+
+    def _wait_for_agents(self) -> None:
+        etcd = self.etcd
+        for name, agent in self.agents.items():
+            assert etcd is not None
+            key = f"/pgamb/{self.service}/members/{name}"
+            agent.wait_until(
+                lambda key=key: key in etcd.get_prefix(key),  # type: ignore[misc]
+                READY_DEADLINE_S,
+                "while waiting for it to announce its server",
+            )
+
+    def _client_answers(self) -> bool:
+        try:
+            return query(self.dsn(), "SELECT 1") == [(1,)]
+        except ConnectionFailure:
+            return False
+        except Exception as error:
+            # What a PostgreSQL would say too while it starts; a refused log-in would not get better by waiting.
+            if str(getattr(error, "sqlstate", "")).startswith(("57", "08", "53")):
+                return False
+            raise ProcessFailed(f"{self.name_of_client} refuses a plain query: {error}") from error
+
+    @property
+    def name_of_client(self) -> str:
+        return self.client.name if self.client is not None else "no client"
+
+    def _agent(self, server: PostgresServer) -> ChildProcess:
+        argv = ["server", "--dsn", server.dsn(user=MONITOR), "--registry", self.registry_url]
+        argv += ["--service", self.service, "--node", server.name, "--advertise", server.address]
+        return self._pgamb(f"{server.name}-agent", [*argv, *self._options["server"]])
+
+    def _ambassador(self) -> ChildProcess:
+        argv = ["client", "--listen", f"127.0.0.1:{self._client_port}", "--registry", self.registry_url]
+        argv += ["--service", self.service, "--auth", "scram", "--auth-dsn", self.members_dsn]
+        return self._pgamb("client", [*argv, *self._options["client"]])
+
+    def _pgamb(self, name: str, argv: Sequence[str]) -> ChildProcess:
+        return ChildProcess(
+            f"pgamb {argv[0]} ({name})" if name != argv[0] else f"pgamb {argv[0]}",
+            [sys.executable, "-m", "pgamb", *argv],
+            log=self.logs / f"{name}.log",
+            env=self._environ,
+            cwd=Path.cwd(),
+        )
+
+    def _socket_folder(self) -> Path:
+        return self.folder / "s"
+
+    def _remove(self) -> None:
+        if not self._keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _make_folder(directory: Path | None) -> Path:
+    if directory is None:
+        folder = Path(tempfile.mkdtemp(prefix="pgamb-"))
+        folder.chmod(0o755)  # the account that PostgreSQL runs as has to pass
+        return folder
+    folder = directory.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty", hint="name a new folder, or remove what is in it first")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be used: {error.strerror}", hint="name another folder") from error
+    return folder

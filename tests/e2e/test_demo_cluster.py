@@ -1,0 +1,64 @@
+"""The embedded cluster itself: without it no other test here means anything."""
+
+from __future__ import annotations
+
+from pgamb.demo.cluster import Cluster
+from pgamb.demo.etcd import EtcdServer
+from pgamb.demo.postgres import MONITOR, REPLICATION, PostgresServer
+from tests.e2e.conftest import MakeCluster
+from tests.support import wait_for
+
+
+def test_one_plain_server_takes_scram_log_ins(postgres: PostgresServer) -> None:
+    assert postgres.query("SELECT current_setting('cluster_name')") == [("pg",)]
+    assert postgres.query("SELECT rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid WHERE rolname = 'postgres'") == [
+        (True,)
+    ]
+
+
+def test_members_stream_from_the_primary_and_know_their_names(bare_cluster: Cluster) -> None:
+    primary = bare_cluster.primary
+    assert primary.name == "pg1"
+    assert [server.name for server in bare_cluster.replicas] == ["pg2", "pg3"]
+    for server in bare_cluster.servers:
+        rows = server.query("SELECT current_setting('cluster_name'), pg_is_in_recovery(), current_setting('port')")
+        assert rows == [(server.name, server is not primary, str(server.port))]
+    streaming = primary.query("SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1")
+    assert streaming == [("pg2",), ("pg3",)]
+
+
+def test_roles_have_what_they_need_and_no_more(bare_cluster: Cluster) -> None:
+    rows = bare_cluster.primary.query(
+        "SELECT rolname::text, rolsuper, rolreplication, pg_has_role(rolname, 'pg_monitor', 'USAGE')"
+        " FROM pg_roles WHERE rolname IN ($1, $2) ORDER BY 1",
+        MONITOR,
+        REPLICATION,
+    )
+    assert rows == [(MONITOR, False, False, True), (REPLICATION, False, True, False)]
+
+
+def test_promote_rejoin_and_base_backup(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(agents=False, client=False, etcd=False)
+    cluster.primary.query("CREATE TABLE before_it AS SELECT 1 AS n")
+    old = cluster.primary
+    old.kill()
+    new = cluster.promote("pg2")
+    assert cluster.primary is new
+    new.query("CREATE TABLE after_it AS SELECT 2 AS n")
+    cluster.rejoin("pg1")
+    cluster.server("pg3").stop()
+    cluster.server("pg3").base_backup(new)
+    cluster.server("pg3").start()
+    for server in cluster.replicas:
+        wait_for(
+            lambda server=server: server.query("SELECT to_regclass('after_it') IS NOT NULL") == [(True,)],  # type: ignore[misc]
+            10,
+            f"{server.name} has what the new primary wrote",
+        )
+        assert server.query("SELECT n FROM before_it") == [(1,)]
+    assert {server.name for server in cluster.replicas} == {"pg1", "pg3"}
+
+
+def test_etcd_answers_and_forgets(etcd: EtcdServer) -> None:
+    assert etcd.healthy()
+    assert etcd.get_prefix("/no/such/prefix/") == {}

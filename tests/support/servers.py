@@ -1,0 +1,75 @@
+"""Real servers for tests: found, started, and gone with the test that owns them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pgamb.demo.account import unprivileged_account
+from pgamb.demo.binaries import find_etcd, find_postgres
+from pgamb.demo.etcd import EtcdCluster, EtcdServer, EtcdTls
+from pgamb.demo.postgres import Credentials, PostgresServer
+
+
+@contextmanager
+def server_folder() -> Iterator[Path]:
+    """Give a folder that the account of PostgreSQL can enter (pytest's own are closed to others), and remove it."""
+    folder = Path(tempfile.mkdtemp(prefix="pgamb-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres(
+    name: str = "pg", *, settings: dict[str, str] | None = None, hba: Sequence[str] = ()
+) -> Iterator[PostgresServer]:
+    """Run one plain PostgreSQL: SCRAM for everybody, superuser `postgres`, no replicas, no etcd."""
+    account = unprivileged_account()
+    with server_folder() as folder:
+        server = PostgresServer(
+            name,
+            binaries=find_postgres(account, folder),
+            folder=folder / name,
+            credentials=Credentials(),
+            account=account,
+            socket_folder=folder / "s",
+            settings=settings,
+            hba=hba,
+        )
+        server.initdb()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+
+
+@contextmanager
+def running_etcd(*, tls: EtcdTls | None = None, options: Sequence[str] = ()) -> Iterator[EtcdServer]:
+    """Run one etcd node; `options` are further words of its command line."""
+    with server_folder() as folder:
+        server = EtcdServer("etcd", binary=find_etcd(), folder=folder, tls=tls, options=options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def running_etcd_cluster(nodes: int = 3) -> Iterator[EtcdCluster]:
+    """Run an etcd of several nodes."""
+    with server_folder() as folder:
+        cluster = EtcdCluster(binary=find_etcd(), folder=folder, nodes=nodes)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            for server in cluster.servers:
+                server.kill()
