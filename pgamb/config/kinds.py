@@ -14,12 +14,12 @@ from pgamb.config.listen import ListenAddress
 from pgamb.errors import ConfigError, PgambError
 from pgamb.registry.model import Address, parse_address
 
-_LISTEN_FORMS = "give PORT, :PORT, HOST:PORT, [IPV6]:PORT or a unix socket folder"
+_LISTEN_FORMS = "PORT, :PORT, HOST:PORT, [IPV6]:PORT or a unix socket folder"
 _UNIT_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Kind(Protocol):
-    """Reads one option's value. `metavar` is what the help shows, `right` what a correct value looks like."""
+    """Reads one option's value. `metavar` is what the help shows, `right` names a correct value."""
 
     @property
     def metavar(self) -> str: ...
@@ -37,7 +37,7 @@ class Kind(Protocol):
 @dataclass(frozen=True, slots=True)
 class Text:
     metavar: str = "TEXT"
-    right: str = "give a text"
+    right: str = "a text"
 
     def parse(self, value: object) -> str:
         return _text(value)
@@ -51,7 +51,7 @@ class Name:
     """A name that becomes part of a registry key: no slash, no space."""
 
     metavar: str = "NAME"
-    right: str = "use letters, digits, dot, dash and underscore, at most 63"
+    right: str = "a name of letters, digits, dots, dashes and underscores, at most 63"
 
     def parse(self, value: object) -> str:
         text = _text(value)
@@ -71,7 +71,7 @@ class Whole:
 
     @property
     def right(self) -> str:
-        return f"give a whole number from {self.minimum} to {self.maximum}"
+        return f"a whole number from {self.minimum} to {self.maximum}"
 
     def parse(self, value: object) -> int:
         if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
@@ -96,7 +96,8 @@ class Seconds:
 
     @property
     def right(self) -> str:
-        return f"give seconds from {self.minimum:g} to {self.maximum:g}, or a unit with it: 500ms, 30s, 5min, 1h, 1d"
+        shortest, longest = _brief(self.minimum), _brief(self.maximum)
+        return f"a duration from {shortest} to {longest}, for example 30 (seconds), 500ms, 5min or 1h"
 
     def parse(self, value: object) -> float:
         if isinstance(value, str):
@@ -117,7 +118,7 @@ class Seconds:
 @dataclass(frozen=True, slots=True)
 class Switch:
     metavar: str = "true|false"
-    right: str = "give true or false"
+    right: str = "true or false"
 
     def parse(self, value: object) -> bool:
         if isinstance(value, bool):
@@ -143,7 +144,7 @@ class Choice:
 
     @property
     def right(self) -> str:
-        return f"give one of {', '.join(self.words)}"
+        return f"one of {', '.join(self.words)}"
 
     def parse(self, value: object) -> str:
         text = _text(value).lower()
@@ -160,7 +161,7 @@ class File:
     """A path. Whether it can be read is asked when it is used: certificates may come later than the configuration."""
 
     metavar: str = "FILE"
-    right: str = "give a file's path"
+    right: str = "a file's path"
 
     def parse(self, value: object) -> str:
         text = _text(value)
@@ -214,14 +215,14 @@ class HostPort:
     """An address that others connect to, so it must name one host."""
 
     metavar: str = "HOST:PORT"
-    right: str = "give HOST:PORT as other machines reach it"
+    right: str = "HOST:PORT as other machines reach it"
 
     def parse(self, value: object) -> Address:
         text = _text(value)
         try:
             return parse_address(text)
         except PgambError as error:
-            raise ConfigError(error.message, hint=error.hint or self.right) from None
+            raise ConfigError(error.message, hint=error.hint or f"give {self.right}") from None
 
     def render(self, value: object) -> str:
         return str(value)
@@ -237,7 +238,7 @@ class Url:
 
     @property
     def right(self) -> str:
-        return f"give, for example, {self.example}"
+        return f"a URL such as {self.example}"
 
     def parse(self, value: object) -> str:
         text = _text(value)
@@ -265,3 +266,11 @@ def _text(value: object) -> str:
     if not text:
         raise ValueError("is empty")
     return text
+
+
+def _brief(seconds: float) -> str:
+    """Write a duration in the largest unit that divides it."""
+    unit = next(
+        (name for name in ("d", "h", "min", "s") if seconds >= _UNIT_S[name] and seconds % _UNIT_S[name] == 0), "ms"
+    )
+    return f"{seconds / _UNIT_S[unit]:g}{unit}" if seconds else "0"

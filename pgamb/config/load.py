@@ -95,7 +95,7 @@ def _from_environment(row: Row, environ: Mapping[str, str]) -> _Found | None:
                 hint=f"name a text file that holds nothing but the value of {row.flag}",
             ) from None
         if not text:
-            raise ConfigError(f'{row.file_variable}: "{pointer}" is empty', hint=row.kind.right)
+            raise ConfigError(f'{row.file_variable}: "{pointer}" is empty', hint=f"give {row.kind.right}")
         return _Found(text, f"{row.file_variable} ({pointer})", str(row.file_variable))
     return None if value is None else _Found(value, row.variable, row.variable)
 
@@ -163,10 +163,10 @@ def _parse(row: Row, found: _Found) -> object:
     try:
         value = row.kind.parse(found.value)
     except ConfigError as error:
-        raise ConfigError(f"{found.place}: {error.message}", hint=error.hint or row.kind.right) from None
+        raise ConfigError(f"{found.place}: {error.message}", hint=error.hint or f"give {row.kind.right}") from None
     except ValueError as error:
         shown = "the value" if row.option.secret else _shown(found.value)
-        raise ConfigError(f"{found.place}: {shown} {error}", hint=row.kind.right) from None
+        raise ConfigError(f"{found.place}: {shown} {error}", hint=f"give {row.kind.right}") from None
     if isinstance(row.kind, File) and isinstance(value, str) and found.folder is not None:
         return os.fspath(found.folder / value)
     return value
@@ -184,7 +184,7 @@ def _how_to_give(row: Row) -> str:
     ways = f"give {row.flag} {row.kind.metavar}, set {row.variable}"
     if row.file_variable:
         ways += f" (or {row.file_variable})"
-    return f"{ways}, or write {row.key} in the file of --config; {row.kind.right}"
+    return f"{ways}, or write {row.key} in the file of --config: {row.kind.right}"
 
 
 def _slips(rows: Iterable[Row], environ: Mapping[str, str]) -> list[Oddity]:
