@@ -48,15 +48,20 @@ class Prober(Protocol):
         """Return what the server says; raises ConnectionFailure or PostgresError."""
 
 
-class Memory(msgspec.Struct, frozen=True):
-    """What has to be remembered from round to round.
+class Claim(msgspec.Struct, frozen=True):
+    """A server that said primary, and for how many rounds it has been silent since."""
 
-    `claims` maps each address that claimed to be primary on `timeline` to the rounds it has been silent since.
-    """
+    address: Address
+    node: str
+    silent_rounds: int = 0
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What has to be remembered from round to round; `claims` are those on `timeline`, the highest ever seen."""
 
     system_identifier: str | None = None
     timeline: int = 0
-    claims: tuple[tuple[Address, int], ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -74,8 +79,7 @@ def resolve(service: str, answers: Mapping[Address, Observation], memory: Memory
     members = _members(answers, errors)
     timeline = max([memory.timeline, *(member.timeline for member in members)])
     claims = _claims(members, timeline, memory)
-    names = {member.addresses[0]: member.node for member in members}
-    conflict = tuple(sorted(names.get(address, str(address)) for address in claims))
+    conflict = tuple(sorted(claim.node for claim in claims))
     primary = None
     if len(conflict) == 1:
         primary, conflict = PrimaryRecord(conflict[0], timeline), ()
@@ -90,7 +94,7 @@ def resolve(service: str, answers: Mapping[Address, Observation], memory: Memory
         cluster=identifier,
         conflict=conflict,
     )
-    return Resolution(topology, Memory(identifier, timeline, tuple(sorted(claims.items()))), tuple(errors))
+    return Resolution(topology, Memory(identifier, timeline, claims), tuple(errors))
 
 
 def _one_cluster(
@@ -137,15 +141,17 @@ def _members(answers: Mapping[Address, Observation], errors: list[str]) -> list[
     return sorted(members, key=lambda member: member.node)
 
 
-def _claims(members: Sequence[Member], timeline: int, memory: Memory) -> dict[Address, int]:
-    """Return who counts as primary on `timeline`, with the rounds of silence of each."""
-    claims = {m.addresses[0]: 0 for m in members if m.role is not Role.REPLICA and m.timeline == timeline}
+def _claims(members: Sequence[Member], timeline: int, memory: Memory) -> tuple[Claim, ...]:
+    """Return who counts as primary on `timeline`."""
+    claims = [Claim(m.addresses[0], m.node) for m in members if m.role is not Role.REPLICA and m.timeline == timeline]
     if timeline == memory.timeline:
         answering = {member.addresses[0] for member in members}
-        for address, silent in memory.claims:
-            if address not in answering and silent < SILENT_ROUNDS:
-                claims[address] = silent + 1
-    return claims
+        claims += [
+            Claim(claim.address, claim.node, claim.silent_rounds + 1)
+            for claim in memory.claims
+            if claim.address not in answering and claim.silent_rounds < SILENT_ROUNDS
+        ]
+    return tuple(claims)
 
 
 def _judged(member: Member, timeline: int) -> Member:
