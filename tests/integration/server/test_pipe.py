@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pgamb.relay.pipe import Pipe
-from pgamb.relay.reactor import Reactor
+from pgamb.relay.pipe import End, Pipe
+from pgamb.relay.reactor import Reactor, Source
 
 DEADLINE_S = 10.0
 
@@ -53,9 +53,10 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     errors: list[BaseException] = []
 
-    def failed(source: object, error: BaseException) -> None:
+    def failed(source: Source, error: Exception) -> None:
         errors.append(error)
-        source.abort()  # type: ignore[attr-defined]
+        assert isinstance(source, End)
+        source.abort()
 
     reactor = Reactor(asyncio.get_running_loop(), failed)
     made = Bench(reactor, errors=errors)
@@ -68,7 +69,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process, or in the kernel
             await asyncio.sleep(0.001)
 
 
@@ -210,7 +211,12 @@ async def test_closing_in_the_callback_of_another_is_safe(bench: Bench) -> None:
     second_application, _, second = bench.piped()
     application, front_end = bench.pair("tcp")
     back_end, postgres = bench.pair("tcp")
-    third = Pipe(bench.reactor, front_end.detach(), back_end.detach(), lambda _: (first.close(), second.close()))
+
+    def close_the_others(_: Pipe) -> None:
+        first.close()
+        second.close()
+
+    third = Pipe(bench.reactor, front_end.detach(), back_end.detach(), close_the_others)
     for one in (application, postgres, first_application, second_application):
         one.close()
     await eventually(lambda: first.closed and second.closed and third.closed)
