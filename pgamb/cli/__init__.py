@@ -67,7 +67,7 @@ class Commands(click.Group):
         return result
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group("pgamb", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(pgamb.__version__, prog_name="pgamb")
 def main() -> None:
     """A protocol-aware PostgreSQL ambassador: one ordinary PostgreSQL on localhost, wherever the cluster really is."""

@@ -24,7 +24,7 @@ class OptionsCommand(click.Command):
         self,
         name: str,
         options: type[msgspec.Struct],
-        callback: Callable[..., None],
+        callback: Callable[..., int | None],
         *,
         help_text: str,
         own: Sequence[click.Option] = (),

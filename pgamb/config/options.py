@@ -240,3 +240,12 @@ class StatusOptions(RegistryOptions, frozen=True, kw_only=True):
     """`pgamb status`."""
 
     timeout_s: Annotated[float, Option(REGISTRY, kinds.Seconds(0.1, 3600), "How long to wait for the registry.")] = 5.0
+    auth_dsn: Annotated[
+        str | None,
+        Option(
+            LOGIN,
+            _DSN,
+            "With static://, the log-in that servers are asked by; without it, PGUSER, PGPASSWORD and so on count.",
+            secret=True,
+        ),
+    ] = None

@@ -14,7 +14,8 @@ from pgamb.registry.model import Address
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# For each field there is, two texts with their values, the first other than the default, and how TOML says the first without quotes.
+# For each field there is: two texts with their values, the first other than the default; how TOML says the first
+# without quotes, where it can.
 Sample = tuple[str, object, str, object, str | None]
 SAMPLES: dict[str, Sample] = {
     "registry": ("etcd://u:p@h:1", "etcd://u:p@h:1", "etcds://k", "etcds://k", None),
