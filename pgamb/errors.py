@@ -79,6 +79,24 @@ class AdminShutdown(PgambError):
     sqlstate = "57P01"
 
 
+class SerializationFailure(PgambError):
+    """What was under way has not happened; it may be repeated as it was."""
+
+    sqlstate = "40001"
+
+
+class TransactionResolutionUnknown(PgambError):
+    """A commit, or a statement that commits by itself, was under way when its backend was lost."""
+
+    sqlstate = "08007"
+
+
+class InFailedTransaction(PgambError):
+    """Nothing but the end of the transaction block is accepted."""
+
+    sqlstate = "25P02"
+
+
 class RegistryError(PgambError):
     """The registry cannot be reached, or holds something that contradicts us."""
 

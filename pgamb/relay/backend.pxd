@@ -1,0 +1,82 @@
+"""A connection to a PostgreSQL, and what it calls: its owner (an application's session) and its home (a pool)."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from pgamb.relay.buffer cimport Buffer
+from pgamb.relay.reactor cimport Reactor
+from pgamb.relay.replies cimport Effect, Replies
+from pgamb.relay.statement cimport Statement
+from pgamb.relay.stream cimport Stream
+
+
+cdef class Owner(Stream):
+    """Who has a backend checked out."""
+
+    cdef readonly double waiting_since      # monotonic seconds; means something only while it waits
+
+    cdef int backend_granted(self, Backend backend) except -1
+    cdef int checkout_failed(self, object error) except -1
+    cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
+    cdef int on_error(self, Backend backend) except -1
+    cdef int on_parameter(self, Backend backend) except -1
+    cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
+    cdef int on_ready_for_query(self, Backend backend) except -1
+    cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
+    cdef int backend_lost(self, Backend backend, object error) except -1
+
+
+cdef class Home:
+    """Where a backend goes when nobody owns it."""
+
+    cdef int backend_settled(self, Backend backend, bytes error) except -1
+    cdef int backend_gone(self, Backend backend, object error) except -1
+    cdef int role_reported(self, Backend backend, bint in_recovery) except -1
+
+
+cdef class Backend(Stream):
+    cdef readonly Owner owner
+    cdef readonly Home home
+    cdef Replies replies
+    cdef Buffer held                # the beginning of a message whose end has not arrived
+    cdef size_t pass_left           # what is still to come of a message that is passed on in pieces
+    cdef bint pass_forward
+    cdef bint skipping              # an extended batch failed: PostgreSQL waits for a Sync not sent yet
+    cdef bint copying_in            # in COPY FROM STDIN
+    cdef bint forwarded             # a byte of an answer has reached the owner since its last ReadyForQuery
+    cdef readonly char status       # I, T or E, of the last ReadyForQuery
+    cdef public object parameters   # ParameterSet in force
+    cdef object statements          # OrderedDict of Statement -> None: what it has prepared, least recently used first
+    cdef Statement unnamed
+    cdef bytes swallowed_error
+    cdef list captured
+    cdef readonly int pid
+    cdef readonly bytes secret
+    cdef readonly double opened_at
+    cdef public double idle_since
+    cdef public double checked_out_at
+    cdef public int cancels         # cancel requests under way
+    cdef public bint tainted        # not to be used again
+    cdef readonly bint in_recovery  # what it last said
+    cdef readonly unsigned long long units
+    cdef readonly unsigned long long received_bytes
+    cdef readonly unsigned long long sent_bytes
+
+    cdef int own(self, Owner owner) except -1
+    cdef int inject_query(self, bytes sql, int flags) except -1
+    cdef int answer(self) except -1
+    cdef int lose(self, object error) except -1
+    cpdef int close(self) except -1
+
+    cdef int on_ready(self, uint32_t events) except -1
+    cdef int _walk(self, char* buffer, size_t size) except -1
+    cdef int _keep(self, char* buffer, size_t start, size_t position, size_t size) except -1
+    cdef bint _begin_large(self, uint8_t kind, char* buffer, size_t start, size_t position, size_t left) except -1
+    cdef int _give(self, const char* data, size_t size, bint more) except -1
+    cdef bint _handle(self, uint8_t kind, char* buffer, size_t start, size_t position, size_t total) except -1
+    cdef bint _out_of_step(self, uint8_t kind) except -1
+    cdef bint _ready_for_query(self, char* buffer, size_t start, size_t position, size_t total) except -1
+    cdef int _drop_copy_ends(self) except -1
+    cdef bint _error(self, char* buffer, size_t start, size_t position, size_t total) except -1
+    cdef int _undo(self, Effect effect, bint failed) except -1
+    cdef bint _parameter(self, char* buffer, size_t start, size_t position, size_t total) except -1
+    cdef int _capture(self, const char* payload, size_t size) except -1

@@ -1,0 +1,508 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A connection to a PostgreSQL.
+
+Responsibility: walk through the replies message by message (headers only), match each with what is owed, and
+forward the bytes in as few pieces as possible: what stands between two swallowed messages leaves in one `send`.
+
+Invariants:
+* what is forwarded ends with a whole message, unless that message is larger than half the scratch: then, and only
+  then, the owner has been given a part that only this backend can complete (`pass_left`);
+* when `on_ready_for_query` is called, everything up to it has been given to the owner. The owner may have released
+  the backend when it returns, and another may own it already;
+* a backend that breaks a rule of the protocol, or is lost, is closed and never used again.
+"""
+
+from collections import OrderedDict
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcmp, memcpy, memchr
+
+from pgamb.relay.clock cimport now_s
+from pgamb.relay.framing cimport read_u16, read_u32
+from pgamb.relay.reactor cimport SCRATCH_BYTES
+from pgamb.relay.replies cimport (
+    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, PARSE, QUERY, SETTLE, SWALLOW, SYNC, Reply,
+)
+from pgamb.relay.stream cimport BROKEN, LOST, READABLE, WOULD_BLOCK, WRITABLE
+
+from pgamb.errors import ConnectionFailure, PostgresError, ProtocolViolation
+from pgamb.wire.messages import parse_error_fields, query
+
+
+# A message up to this size is forwarded whole or not at all; a larger one as it comes.
+cdef enum:
+    WHOLE_BYTES = SCRATCH_BYTES // 2
+
+
+cdef class Owner(Stream):
+    """Who has a backend checked out."""
+
+    cdef int backend_granted(self, Backend backend) except -1:
+        """The pool gives `backend`, whose owner is now this one."""
+        raise NotImplementedError
+
+    cdef int checkout_failed(self, object error) except -1:
+        """The pool cannot give a backend; `error` is a PgambError."""
+        raise NotImplementedError
+
+    cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1:
+        """A statement of the application's was completed with this tag (without its closing zero)."""
+        raise NotImplementedError
+
+    cdef int on_error(self, Backend backend) except -1:
+        """An ErrorResponse is on its way to the application."""
+        raise NotImplementedError
+
+    cdef int on_parameter(self, Backend backend) except -1:
+        """A ParameterStatus is on its way to the application."""
+        raise NotImplementedError
+
+    cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
+        """What `effect` says has not happened: it failed itself, or was skipped."""
+        raise NotImplementedError
+
+    cdef int on_ready_for_query(self, Backend backend) except -1:
+        """A ReadyForQuery has been forwarded; `backend.status` is its status."""
+        raise NotImplementedError
+
+    cdef int on_settled(self, Backend backend, bytes error, list rows) except -1:
+        """A query of pgamb's own has ended, with an ErrorResponse's payload if it failed."""
+        raise NotImplementedError
+
+    cdef int backend_lost(self, Backend backend, object error) except -1:
+        """The backend is gone; it belongs to nobody any more."""
+        raise NotImplementedError
+
+
+cdef class Home:
+    """Where a backend goes when nobody owns it."""
+
+    cdef int backend_settled(self, Backend backend, bytes error) except -1:
+        raise NotImplementedError
+
+    cdef int backend_gone(self, Backend backend, object error) except -1:
+        raise NotImplementedError
+
+    cdef int role_reported(self, Backend backend, bint in_recovery) except -1:
+        raise NotImplementedError
+
+
+cdef class Backend(Stream):
+    """A logged-in, idle connection to a member; `parameters` is the ParameterSet in force on it.
+
+    `fd` is a connected non-blocking socket whose descriptor now belongs to this object.
+    """
+
+    def __init__(
+        self, Reactor reactor, int fd, Home home, object parameters, int pid, bytes secret, *, bint in_recovery=False,
+        tls=None, tls_in=None, tls_out=None,
+    ):
+        self.home = home
+        self.parameters = parameters
+        self.pid = pid
+        self.secret = secret
+        self.opened_at = now_s()
+        self.idle_since = self.opened_at
+        self.status = b"I"
+        self.replies = Replies()
+        self.held = Buffer()
+        self.statements = OrderedDict()
+        self.in_recovery = in_recovery
+        self.begin(reactor, fd, tls, tls_in, tls_out)
+
+    def __repr__(self):
+        return (
+            f"<Backend pid={self.pid} fd={self.fd} status={chr(self.status)} owed={self.replies.count} "
+            f"owned={self.owner is not None} home={self.home!r}>"
+        )
+
+    @property
+    def owed(self):
+        """How many replies PostgreSQL still owes."""
+        return self.replies.count
+
+    @property
+    def prepared(self):
+        """How many statements it holds."""
+        return len(self.statements)
+
+    cdef int own(self, Owner owner) except -1:
+        self.owner = owner
+        if owner is not None:
+            # The new owner may not have taken yet what it was sent before.
+            self.set_reading(not owner.backlogged())
+        else:
+            self.set_reading(True)
+        return 0
+
+    cdef int inject_query(self, bytes sql, int flags) except -1:
+        """Send a query of pgamb's own; its answer is swallowed (`flags` adds CAPTURE, SETTLE)."""
+        cdef bytes message = query(sql)
+        self.replies.push(QUERY, SWALLOW | flags, None)
+        return self.write(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+
+    cpdef int close(self) except -1:
+        """Close it at once; nobody is told."""
+        return self.close_fd()
+
+    cdef int lose(self, object error) except -1:
+        """Close it and tell its owner and its home."""
+        cdef Owner owner = self.owner
+        if self.fd < 0:
+            return 0
+        self.close_fd()
+        self.owner = None
+        self.home.backend_gone(self, error)
+        if owner is not None:
+            owner.backend_lost(self, error)
+        return 0
+
+    cdef int on_ready(self, uint32_t events) except -1:
+        cdef char* buffer = self.reactor.scratch
+        cdef size_t kept
+        cdef ssize_t count
+        if events & WRITABLE:
+            self.on_writable()
+            if self.owner is not None and not self.backlogged():
+                self.owner.set_reading(True)
+        if not events & (READABLE | BROKEN):
+            return 0
+        if not self.reading and not events & BROKEN:
+            return 0
+        while self.fd >= 0:
+            kept = self.held.size()
+            if kept:
+                memcpy(buffer, self.held.head(), kept)
+            count = self.receive(buffer + kept, SCRATCH_BYTES - kept)
+            if count == WOULD_BLOCK:
+                return 0
+            if count <= 0:
+                return self.lose(ConnectionFailure("the server closed the connection unexpectedly"))
+            if kept:
+                self.held.clear()
+            self.received_bytes += count
+            self._walk(buffer, kept + count)
+            if not self.pending_plaintext() or not self.reading:
+                return 0
+        return 0
+
+    cdef int _walk(self, char* buffer, size_t size) except -1:
+        """Deal with all whole messages in the buffer; keep, or pass on, the beginning of the last one."""
+        cdef size_t position = 0, start = 0, total, take
+        cdef uint8_t kind
+        cdef uint32_t length
+        cdef Reply* head
+        if self.pass_left:
+            take = min(self.pass_left, size)
+            self.pass_left -= take
+            position = take
+            if not self.pass_forward:
+                start = take
+        while size - position >= 5:
+            kind = <uint8_t> buffer[position]
+            length = read_u32(buffer + position + 1)
+            if length < 4 or length > 0x7ffffffe:
+                return self.lose(ProtocolViolation(f"the server sent a message of type {kind} with length {length}"))
+            total = <size_t> length + 1
+            if total > size - position:
+                break
+            head = self.replies.head()
+            if kind == b"D" or kind == b"d":
+                if head == NULL:
+                    return self.lose(ProtocolViolation("the server sent a row that nobody asked for"))
+                if not head.flags & SWALLOW:
+                    position += total
+                    continue
+                self._give(buffer + start, position - start, True)
+                if head.flags & CAPTURE:
+                    self._capture(buffer + position + 5, total - 5)
+                position += total
+                start = position
+                continue
+            if self._handle(kind, buffer, start, position, total):
+                # Forwarded (or to be, with what follows).
+                position += total
+            else:
+                position += total
+                start = position
+            if kind == b"Z" and self.fd >= 0:
+                # Everything up to here has been given away.
+                start = position
+            if self.fd < 0:
+                return 0
+            if self.replies.count and self.replies.head().flags & ANSWER:
+                self._give(buffer + start, position - start, True)
+                start = position
+                self.answer()
+        return self._keep(buffer, start, position, size)
+
+    cdef int _keep(self, char* buffer, size_t start, size_t position, size_t size) except -1:
+        """Forward what is whole; hold the rest, or begin to pass it on if it is too large to hold."""
+        cdef size_t left = size - position, total
+        if left:
+            total = <size_t> read_u32(buffer + position + 1) + 1 if left >= 5 else 0
+            if total <= WHOLE_BYTES:
+                self.held.append(buffer + position, left)
+            else:
+                self.pass_left = total - left
+                self.pass_forward = self._begin_large(<uint8_t> buffer[position], buffer, start, position, left)
+                if self.fd < 0:
+                    return 0
+                if self.pass_forward:
+                    position = size
+                else:
+                    start = position
+        return self._give(buffer + start, position - start, False)
+
+    cdef bint _begin_large(self, uint8_t kind, char* buffer, size_t start, size_t position, size_t left) except -1:
+        """Judge by its beginning a message that is too large to hold; return whether it is to be forwarded."""
+        cdef Reply* head = self.replies.head()
+        if kind == b"E":
+            return self._error(buffer, start, position, left)
+        if head == NULL or memchr(b"DdVTtN", kind, 6) == NULL:
+            return self._out_of_step(kind)
+        if kind == b"T" and head.kind == DESCRIBE:
+            self.replies.pop()
+            return 1
+        if head.flags & SWALLOW:
+            self._give(buffer + start, position - start, True)
+            return 0
+        return 1
+
+    cdef int _give(self, const char* data, size_t size, bint more) except -1:
+        """Give bytes to the owner; with `more`, they may wait for what follows."""
+        cdef Owner owner = self.owner
+        if owner is None:
+            return 0
+        if size:
+            self.forwarded = True
+            self.sent_bytes += size
+            if more:
+                return owner.collect(data, size)
+            owner.write(data, size)
+        elif not more:
+            owner.flush()
+        if not more and owner.backlogged() and self.fd >= 0 and self.owner is owner:
+            self.set_reading(False)
+        return 0
+
+    cdef bint _handle(self, uint8_t kind, char* buffer, size_t start, size_t position, size_t total) except -1:
+        """Deal with one whole message. Return whether it is to be forwarded.
+
+        Where it returns 0, everything from `start` up to this message has been given to the owner.
+        """
+        cdef Reply* head
+        cdef bint swallow
+        cdef char* payload = buffer + position + 5
+        cdef size_t size = total - 5
+        cdef uint8_t expected = 0
+        self._drop_copy_ends()
+        head = self.replies.head()
+        swallow = head != NULL and head.flags & SWALLOW
+        if kind == b"Z":
+            return self._ready_for_query(buffer, start, position, total)
+        if kind == b"C":
+            if head == NULL or (head.kind != QUERY and head.kind != EXECUTE):
+                return self._out_of_step(kind)
+            if not swallow and self.owner is not None and size > 1:
+                self.owner.on_command(self, payload, size - 1)
+            self.copying_in = False
+            if head.kind == EXECUTE:
+                self.replies.pop()
+        elif kind == b"T":
+            if head != NULL and head.kind == DESCRIBE:
+                self.replies.pop()
+        elif kind == b"2":
+            expected = BIND
+        elif kind == b"1":
+            expected = PARSE
+        elif kind == b"3":
+            expected = CLOSE
+        elif kind == b"n":
+            expected = DESCRIBE
+        elif kind == b"s":
+            expected = EXECUTE
+        elif kind == b"I":
+            if head != NULL and head.kind == EXECUTE:
+                self.replies.pop()
+        elif kind == b"E":
+            return self._error(buffer, start, position, total)
+        elif kind == b"S":
+            return self._parameter(buffer, start, position, total)
+        elif kind == b"G" or kind == b"W":
+            self.copying_in = True
+            if head != NULL and head.kind == EXECUTE:
+                self.replies.drop_syncs_before_copy_end()
+        elif kind == b"N" or kind == b"A" or kind == b"t" or kind == b"H" or kind == b"c" or kind == b"V":
+            pass
+        else:
+            return self._out_of_step(kind)
+        if expected:
+            if head == NULL or head.kind != expected:
+                return self._out_of_step(kind)
+            self.replies.pop()
+        if swallow:
+            self._give(buffer + start, position - start, True)
+            return 0
+        return 1
+
+    cdef bint _out_of_step(self, uint8_t kind) except -1:
+        self.lose(ProtocolViolation(f"the server sent a message of type {chr(kind)!r} that nothing asked for"))
+        return 0
+
+    cdef bint _ready_for_query(self, char* buffer, size_t start, size_t position, size_t total) except -1:
+        cdef Reply* head
+        cdef int flags
+        cdef bytes error
+        cdef list rows
+        cdef Owner owner = self.owner
+        head = self.replies.head()
+        if head == NULL or (head.kind != QUERY and head.kind != SYNC) or total != 6:
+            return self._out_of_step(b"Z")
+        flags = head.flags
+        self.status = buffer[position + 5]
+        self.copying_in = False
+        self.replies.pop()
+        self._drop_copy_ends()
+        if flags & SWALLOW:
+            self._give(buffer + start, position - start, False)
+            error, self.swallowed_error = self.swallowed_error, None
+            rows, self.captured = self.captured, None
+            if flags & SETTLE:
+                if owner is not None:
+                    owner.on_settled(self, error, rows)
+                else:
+                    self.home.backend_settled(self, error)
+            return 0
+        self.units += 1
+        self._give(buffer + start, position + total - start, False)
+        self.forwarded = False
+        if owner is not None:
+            owner.on_ready_for_query(self)
+        return 0
+
+    cdef int _drop_copy_ends(self) except -1:
+        """Nothing answers a CopyDone; what follows it is due once its COPY has been answered."""
+        cdef Reply* head = self.replies.head()
+        while head != NULL and head.kind == COPY_END:
+            self.replies.pop()
+            head = self.replies.head()
+        return 0
+
+    cdef bint _error(self, char* buffer, size_t start, size_t position, size_t total) except -1:
+        """An ErrorResponse: of the application's, of pgamb's own, or the server's last words."""
+        cdef Reply* head = self.replies.head()
+        cdef Owner owner = self.owner
+        cdef list undone
+        cdef Effect effect
+        cdef bint first
+        cdef bytes payload = PyBytes_FromStringAndSize(buffer + position + 5, total - 5)
+        if _is_fatal(buffer + position + 5, total - 5):
+            self._give(buffer + start, position - start, False)
+            self.lose(PostgresError(parse_error_fields(payload)))
+            return 0
+        if head == NULL:
+            return self._out_of_step(b"E")
+        if head.kind == QUERY:
+            if head.flags & SWALLOW:
+                self._give(buffer + start, position - start, True)
+                self.swallowed_error = payload
+                return 0
+            if self.replies.effects and self.replies.first in self.replies.effects:
+                self._undo(self.replies.effects.pop(self.replies.first), True)
+            if owner is not None:
+                owner.on_error(self)
+            return 1
+        # The extended protocol: PostgreSQL skips to the next Sync.
+        self.copying_in = False
+        undone = []
+        first = self.replies.effects is not None and self.replies.first in self.replies.effects
+        self.replies.drop_until_sync(undone)
+        while undone:
+            effect = undone.pop()
+            self._undo(effect, first and not undone)
+        self.skipping = self.replies.count == 0
+        if owner is not None:
+            owner.on_error(self)
+        return 1
+
+    cdef int _undo(self, Effect effect, bint failed) except -1:
+        if effect.on_backend is not None:
+            self.statements.pop(effect.on_backend, None)
+        if effect.evicted is not None:
+            self.statements[effect.evicted] = None
+        if self.owner is not None and effect.name is not None:
+            self.owner.on_undo(self, effect, failed)
+        return 0
+
+    cdef bint _parameter(self, char* buffer, size_t start, size_t position, size_t total) except -1:
+        """ParameterStatus: the application's own doing, pgamb's, or a change of configuration or role."""
+        cdef Reply* head = self.replies.head()
+        cdef char* payload = buffer + position + 5
+        cdef size_t size = total - 5
+        if size >= 18 and memcmp(payload, b"in_hot_standby\0", 15) == 0:
+            # An application believes in one PostgreSQL: it never hears of this one (it was told "off").
+            self._give(buffer + start, position - start, True)
+            self.in_recovery = payload[15] == b"o" and payload[16] == b"n"
+            self.home.role_reported(self, self.in_recovery)
+            return 0
+        if self.owner is None or (head != NULL and head.flags & SWALLOW):
+            self._give(buffer + start, position - start, True)
+            return 0
+        self.owner.on_parameter(self)
+        return 1
+
+    cdef int answer(self) except -1:
+        """Answer what pgamb need not have asked, as long as that is what comes next."""
+        cdef Reply* head = self.replies.head()
+        while head != NULL and head.flags & ANSWER:
+            if self.owner is not None:
+                if head.kind == PARSE:
+                    self.owner.collect(b"1\0\0\0\4", 5)
+                else:
+                    self.owner.collect(b"3\0\0\0\4", 5)
+                self.forwarded = True
+            self.replies.pop()
+            head = self.replies.head()
+        return 0
+
+    cdef int _capture(self, const char* payload, size_t size) except -1:
+        """Keep a DataRow of pgamb's own query: its values as bytes or None."""
+        cdef size_t position = 2
+        cdef uint32_t length
+        cdef int i
+        cdef list row = []
+        if size < 2:
+            return 0
+        for i in range(read_u16(payload)):
+            if size - position < 4:
+                return 0
+            length = read_u32(payload + position)
+            position += 4
+            if length == 0xffffffff:
+                row.append(None)
+                continue
+            if size - position < length:
+                return 0
+            row.append(PyBytes_FromStringAndSize(payload + position, length))
+            position += length
+        if self.captured is None:
+            self.captured = []
+        self.captured.append(row)
+        return 0
+
+
+cdef bint _is_fatal(const char* fields, size_t size) noexcept:
+    """Tell from an ErrorResponse's severity whether the server ends the connection with it."""
+    cdef size_t position = 0
+    cdef const char* end
+    while position + 1 < size and fields[position] != 0:
+        # V is never localised; it is missing before PostgreSQL 9.6.
+        if fields[position] == b"V":
+            return fields[position + 1] == b"F" or fields[position + 1] == b"P"
+        end = <const char*> memchr(fields + position, 0, size - position)
+        if end == NULL:
+            break
+        position = end - fields + 1
+    return False

@@ -1,0 +1,53 @@
+"""Backends that wait for work, and sessions that wait for a backend."""
+
+from pgamb.relay.backend cimport Backend, Home, Owner
+
+
+cdef class Pool(Home):
+    cdef readonly object member         # registry.model.Member
+    cdef readonly str name              # the member's node, for people
+    cdef readonly str database
+    cdef readonly str user
+    cdef public int weight
+    cdef readonly bint replica
+    cdef readonly int limit
+    cdef object opener                  # called as opener(pool) when one more backend is wanted
+    cdef object on_backend_gone         # called as (pool, backend, error)
+    cdef object on_abandoned            # called as (pool, backend) after it was closed in the middle of a statement
+    cdef object on_role                 # called as (pool, in_recovery)
+    cdef list idle                      # a stack: the warmest is used first
+    cdef object waiting                 # deque of Owner, first come first served
+    cdef readonly set backends          # all that are open
+    cdef public int opening
+    cdef readonly int active            # checked out, or being cleaned
+    cdef readonly bint retired
+    cdef public double lifetime_s
+    cdef readonly unsigned long long checkouts
+    cdef readonly unsigned long long waits
+
+    cdef Backend acquire(self, Owner owner, object parameters)
+    cdef int enqueue(self, Owner owner) except -1
+    cdef int release(self, Backend backend) except -1
+    cdef int clean(self, Backend backend, bint discard) except -1
+    cdef int abandon(self, Backend backend) except -1
+    cdef int serve(self) except -1
+    cdef int _want_more(self) except -1
+    cdef int _put(self, Backend backend) except -1
+    cdef int _drop(self, Backend backend) except -1
+    cdef bint _expired(self, Backend backend)
+
+    cdef int backend_settled(self, Backend backend, bytes error) except -1
+    cdef int backend_gone(self, Backend backend, object error) except -1
+    cdef int role_reported(self, Backend backend, bint in_recovery) except -1
+
+
+cdef class Group:
+    cdef readonly str database
+    cdef readonly str user
+    cdef readonly Pool primary          # None while there is no primary
+    cdef readonly list replicas
+    cdef object held                    # deque of Owner that wait for a primary
+    cdef unsigned int turn
+
+    cdef Pool choose_replica(self)
+    cdef int hold(self, Owner owner) except -1

@@ -1,0 +1,339 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Backends that wait for work, and sessions that wait for a backend.
+
+A `Pool` holds the backends of one (member, database, user); a `Group` the pools of one (database, user), and the
+sessions that wait for a primary while there is none.
+
+Invariants:
+* a backend is in exactly one place: in `idle`, with an owner, or being cleaned (owned by nobody, replies owed);
+* it goes to the next owner only when nothing is owed, its status is `I`, and no cancel request for it is under way;
+* who waits is served in the order of arrival; a backend that becomes free never bypasses the queue.
+"""
+
+from collections import deque
+
+from pgamb.relay.backend cimport Backend, Home, Owner
+from pgamb.relay.clock cimport now_s
+from pgamb.relay.replies cimport SETTLE
+
+from pgamb.session.parameters import EMPTY
+
+
+cdef enum:
+    # How deep `acquire` looks for a backend whose session parameters are right already.
+    MATCH_DEPTH = 8
+
+
+cdef class Pool(Home):
+    """The backends of one member, database and user, at most `limit`."""
+
+    def __init__(
+        self, member, *, str name, str database, str user, bint replica, int limit, opener, on_backend_gone, on_abandoned, on_role,
+        int weight=1, double lifetime_s=3600.0,
+    ):
+        self.member = member
+        self.name = name
+        self.database = database
+        self.user = user
+        self.replica = replica
+        self.limit = limit
+        self.weight = weight
+        self.lifetime_s = lifetime_s
+        self.opener = opener
+        self.on_backend_gone = on_backend_gone
+        self.on_abandoned = on_abandoned
+        self.on_role = on_role
+        self.idle = []
+        self.waiting = deque()
+        self.backends = set()
+
+    def __repr__(self):
+        return (
+            f"<Pool {self.name} {self.user}@{self.database} open={len(self.backends)} active={self.active} "
+            f"opening={self.opening} waiting={len(self.waiting)}{' retired' if self.retired else ''}>"
+        )
+
+    @property
+    def idle_count(self):
+        return len(self.idle)
+
+    @property
+    def waiting_count(self):
+        return len(self.waiting)
+
+    # What sessions call.
+
+    cdef Backend acquire(self, Owner owner, object parameters):
+        """Give an idle backend to `owner`, or return None."""
+        cdef Backend backend
+        cdef Py_ssize_t top = len(self.idle) - 1, i, match = -1
+        if top < 0 or self.waiting:
+            return None
+        match = top
+        for i in range(top, max(top - MATCH_DEPTH, -1), -1):
+            if (<Backend> self.idle[i]).parameters is parameters:
+                match = i
+                break
+        backend = <Backend> self.idle[match]
+        if match == top:
+            self.idle.pop()
+        else:
+            del self.idle[match]
+        self.active += 1
+        self.checkouts += 1
+        backend.checked_out_at = now_s()
+        backend.own(owner)
+        return backend
+
+    cdef int enqueue(self, Owner owner) except -1:
+        """Let `owner` wait; `backend_granted` or `checkout_failed` will be called."""
+        self.waits += 1
+        self.waiting.append(owner)
+        return self._want_more()
+
+    cdef int release(self, Backend backend) except -1:
+        """Take back a backend that is idle and clean."""
+        backend.own(None)
+        if backend.cancels:
+            return 0        # `cancel_done` goes on from here: until then nobody may have it
+        return self._put(backend)
+
+    cdef int _put(self, Backend backend) except -1:
+        cdef Owner owner
+        self.active -= 1
+        if backend.tainted or self.retired or backend.cancels or self._expired(backend):
+            self._drop(backend)
+            return self._want_more()
+        while self.waiting:
+            owner = <Owner> self.waiting.popleft()
+            if owner.fd < 0:
+                continue
+            self.active += 1
+            self.checkouts += 1
+            backend.checked_out_at = now_s()
+            backend.own(owner)
+            owner.backend_granted(backend)
+            return 0
+        backend.idle_since = now_s()
+        self.idle.append(backend)
+        return 0
+
+    cdef bint _expired(self, Backend backend):
+        return self.lifetime_s > 0 and now_s() - backend.opened_at > self.lifetime_s
+
+    cdef int _drop(self, Backend backend) except -1:
+        self.backends.discard(backend)
+        if backend.fd >= 0:
+            # Terminate: PostgreSQL logs no unexpected end.
+            backend.write(b"X\0\0\0\4", 5)
+        backend.close()
+        return 0
+
+    cdef int _want_more(self) except -1:
+        cdef int missing = len(self.waiting) - self.opening
+        cdef int room = self.limit - len(self.backends) - self.opening
+        if self.retired:
+            return 0
+        while missing > 0 and room > 0:
+            self.opening += 1
+            missing -= 1
+            room -= 1
+            self.opener(self)
+        return 0
+
+    # What backends call.
+
+    cdef int backend_settled(self, Backend backend, bytes error) except -1:
+        """A backend without an owner has been cleaned."""
+        if error is not None or backend.status != b"I" or backend.replies.count:
+            backend.tainted = True
+        if backend.cancels:
+            return 0
+        return self._put(backend)
+
+    cdef int backend_gone(self, Backend backend, object error) except -1:
+        self.backends.discard(backend)
+        if backend in self.idle:
+            self.idle.remove(backend)
+        else:
+            self.active -= 1
+        self.on_backend_gone(self, backend, error)
+        return self._want_more()
+
+    cdef int role_reported(self, Backend backend, bint in_recovery) except -1:
+        self.on_role(self, in_recovery)
+        return 0
+
+    # What the control plane calls.
+
+    def add(self, Backend backend):
+        """Take a new backend; it was asked for by `opener`."""
+        self.opening -= 1
+        self.backends.add(backend)
+        self.active += 1
+        self._put(backend)
+
+    def open_failed(self, error):
+        """Say that a backend could not be opened. Whoever waits fails with `error`, unless others can still serve."""
+        self.opening -= 1
+        if not self.backends and not self.opening:
+            self.fail_waiting(error)
+
+    def fail_waiting(self, error):
+        """Tell everybody who waits that it is in vain."""
+        cdef Owner owner
+        waiting, self.waiting = self.waiting, deque()
+        for owner in waiting:
+            if owner.fd >= 0:
+                owner.checkout_failed(error)
+
+    def retry(self):
+        """Ask again for the backends that are missing."""
+        self._want_more()
+
+    def take_waiting(self):
+        """Remove and return all who wait, in order."""
+        waiting, self.waiting = self.waiting, deque()
+        return [owner for owner in waiting if (<Owner> owner).fd >= 0]
+
+    def forget(self, Owner owner):
+        """Take somebody out of the queue."""
+        try:
+            self.waiting.remove(owner)
+        except ValueError:
+            pass
+
+    def longest_waiting(self):
+        """Return who has waited longest, or None."""
+        while self.waiting and (<Owner> self.waiting[0]).fd < 0:
+            self.waiting.popleft()
+        return self.waiting[0] if self.waiting else None
+
+    def cancel_done(self, Backend backend):
+        """A cancel request for this backend has been delivered or given up."""
+        backend.cancels -= 1
+        if backend.cancels == 0 and backend.owner is None and backend.fd >= 0 and backend.replies.count == 0:
+            self._put(backend)
+
+    def close_idle(self, double before, Py_ssize_t keep=0):
+        """Close idle backends unused since `before` (monotonic seconds), but for `keep`; return how many."""
+        cdef Backend backend
+        cdef list stale = [b for b in self.idle if (<Backend> b).idle_since < before or self._expired(<Backend> b)]
+        cdef list going = stale[: max(0, len(self.idle) - keep)]
+        for backend in going:
+            self.idle.remove(backend)
+            self._drop(backend)
+        return len(going)
+
+    def retire(self):
+        """Use no backend again: idle ones are closed now, the others when they are released."""
+        self.retired = True
+        self.close_idle(float("inf"))
+
+    cdef int clean(self, Backend backend, bint discard) except -1:
+        """Take back a backend in the middle of a transaction, or (`discard`) with session state."""
+        backend.own(None)
+        if backend.status != b"I":
+            backend.inject_query(b"ROLLBACK", 0 if discard else SETTLE)
+        if discard:
+            # Its end is that of a new session: no parameters, no statements.
+            backend.inject_query(b"DISCARD ALL", SETTLE)
+            backend.parameters = EMPTY
+            backend.statements.clear()
+            backend.unnamed = None
+        return 0
+
+    cdef int abandon(self, Backend backend) except -1:
+        """Close a backend whose owner left in the middle of a statement; nobody waits for its answer any more."""
+        backend.owner = None
+        self.backends.discard(backend)
+        self.active -= 1
+        backend.close()
+        # A closed socket alone would not end the statement.
+        self.on_abandoned(self, backend)
+        return self._want_more()
+
+    cdef int serve(self) except -1:
+        """Give idle backends to those who wait."""
+        while self.waiting and self.idle:
+            self.active += 1
+            self._put(<Backend> self.idle.pop())
+        return 0
+
+
+cdef class Group:
+    """The pools of one database and user, by what they are for."""
+
+    def __init__(self, str database, str user):
+        self.database = database
+        self.user = user
+        self.replicas = []
+        self.held = deque()
+
+    def __repr__(self):
+        return f"<Group {self.user}@{self.database} primary={self.primary!r} replicas={self.replicas!r}>"
+
+    @property
+    def held_count(self):
+        return len(self.held)
+
+    cdef Pool choose_replica(self):
+        """Return the replica with the least outstanding work for its weight, None if there is none."""
+        cdef Pool pool, best = None
+        cdef Py_ssize_t i, count = len(self.replicas)
+        cdef double load, least = 0
+        self.turn += 1
+        for i in range(count):
+            # Equal ones take turns.
+            pool = <Pool> self.replicas[(i + self.turn) % count]
+            load = (pool.active + <double> len(pool.waiting)) / pool.weight
+            if best is None or load < least:
+                best = pool
+                least = load
+        return best
+
+    cdef int hold(self, Owner owner) except -1:
+        """Let `owner` wait until there is a primary."""
+        self.held.append(owner)
+        return 0
+
+    def set_members(self, Pool primary, list replicas):
+        """Change what is used from now on, and hand those who were held to the new primary."""
+        cdef Owner owner
+        self.primary = primary
+        self.replicas = replicas
+        if primary is None or not self.held:
+            return
+        held, self.held = self.held, deque()
+        for owner in held:
+            if owner.fd >= 0:
+                primary.enqueue(owner)
+        primary.serve()
+
+    def requeue(self, list owners):
+        """Give new places to those who waited for a pool that is not used any more."""
+        cdef Owner owner
+        for owner in owners:
+            if self.primary is not None:
+                self.primary.enqueue(owner)
+            else:
+                self.held.append(owner)
+        if self.primary is not None:
+            self.primary.serve()
+
+    def fail_held(self, error, double before):
+        """Give up on those who are held since before `before` (monotonic seconds)."""
+        cdef Owner owner
+        while self.held:
+            owner = <Owner> self.held[0]
+            if owner.fd >= 0 and owner.waiting_since >= before:
+                break
+            self.held.popleft()
+            if owner.fd >= 0:
+                owner.checkout_failed(error)
+
+    def forget(self, Owner owner):
+        try:
+            self.held.remove(owner)
+        except ValueError:
+            pass

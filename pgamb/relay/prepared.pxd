@@ -1,0 +1,65 @@
+"""A session's prepared statements, and the batches of the extended protocol that use them."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from pgamb.relay.backend cimport Backend
+from pgamb.relay.replies cimport Effect
+from pgamb.relay.statement cimport Plan, Statement, Statements
+
+
+cdef enum Scan:
+    COMPLETE        # up to and including a Sync or Flush
+    INCOMPLETE      # more is to come
+    FOREIGN         # up to a message of the simple protocol
+
+
+cdef class Prepared:
+    cdef readonly dict names        # bytes -> Statement
+    cdef Statement unnamed
+    cdef Statements statements
+    cdef int limit                  # statements per backend
+    # What the last `scan` found.
+    cdef list found                 # a Statement or None for each Parse, Bind and Describe
+    cdef int need
+    cdef int pins
+    cdef int unpins
+    cdef size_t end                 # behind the last whole message of the batch
+    cdef bint synced                # it ends with Sync
+    cdef bint bare                  # it is a Sync and nothing else
+    # What `send` is putting together.
+    cdef Backend backend
+    cdef const char* region         # the beginning of what is sent as it is
+    cdef size_t staged
+    cdef bint touched               # something is not sent as it is
+
+    cdef Scan scan(self, const char* data, size_t size) except *
+    cdef int send(self, Backend backend, const char* data, size_t size) except -1
+    cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0
+    cdef int undo(self, Backend backend, Effect effect, bint failed) except -1
+    cdef int forget_all(self) except -1
+    cdef int prepare_deallocate(self, Backend backend, bytes name) except -1
+    cdef Effect deallocated(self, bytes name)
+
+    cdef int _count(self, Statement statement) except -1
+    cdef int _conclude(self, int statements) except -1
+    cdef Statement _parsed(self, const char* body, const char* end)
+    cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending)
+    cdef int _finish(self, const char* end) except -1
+    cdef int _take(self, const char* end) except -1
+    cdef int _put(self, const char* data, size_t size) except -1
+    cdef int _put_header(self, uint8_t kind, size_t length) except -1
+    cdef int _put_bytes(self, bytes text) except -1
+    cdef int _put_string(self, bytes text) except -1
+    cdef int _put_parse(self, bytes name, bytes sql, bytes types) except -1
+    cdef int _put_close(self, bytes name) except -1
+    cdef int _skip(self, const char* message, size_t total) except -1
+    cdef int _parse(self, const char* message, size_t total, Statement statement) except -1
+    cdef int _refuse_duplicate(self, const char* message, bytes name) except -1
+    cdef int _make_room(self) except -1
+    cdef int _need_on_backend(self, const char* message, Statement statement) except -1
+    cdef int _need_unnamed(self, const char* message) except -1
+    cdef int _bind(self, const char* message, size_t available, Statement statement) except -1
+    cdef Effect _bound_deallocate(self, const char* message, Statement statement)
+    cdef int _rename(self, const char* message, const char* old, const char* rest, bytes name) except -1
+    cdef int _describe(self, const char* message, size_t total, Statement statement) except -1
+    cdef int _close(self, const char* message, size_t total) except -1

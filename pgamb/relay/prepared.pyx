@@ -1,0 +1,480 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A session's prepared statements, and the batches of the extended protocol that use them.
+
+A named statement is virtual. All sessions that prepare the same text share one `Statement`, whose name on every
+backend is the same; a backend that lacks it is given it ahead of the Bind that needs it, and one that has too many
+gives up the least recently used. The application's own names never reach a backend, with one exception: where
+only PostgreSQL can find the right words (an error about a name, DEALLOCATE), it is asked under that name.
+
+The unnamed statement stays unnamed: applications use it for texts that they run once.
+
+What a message changes is changed when it is sent, and undone (`Effect`) if PostgreSQL skips or refuses it.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memchr, memcpy
+
+from pgamb.relay.framing cimport read_u32, write_u32
+from pgamb.relay.reactor cimport STAGING_BYTES
+from pgamb.relay.replies cimport ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, PARSE, SWALLOW, SYNC
+
+from pgamb.routing.intent import Need
+
+cdef int READ = int(Need.READ)
+cdef int NEUTRAL = int(Need.NEUTRAL)
+cdef int END = int(Need.END)
+cdef int DEALLOCATE = int(Need.DEALLOCATE)
+# What is true of a batch only if it is true of all its statements.
+cdef int ALL_OF = int(Need.READ | Need.NEUTRAL | Need.EMPTY)
+# What is true only of a statement that is alone.
+cdef int ALONE = int(Need.BEGIN | Need.READ_ONLY | Need.END | Need.DEALLOCATE | Need.SHOW | Need.EXECUTE)
+
+
+cdef class Prepared:
+    """The named statements and the unnamed one of one session."""
+
+    def __init__(self, Statements statements, int limit):
+        self.statements = statements
+        self.limit = limit
+        self.names = {}
+        self.found = []
+
+    # Understanding.
+
+    cdef Scan scan(self, const char* data, size_t size) except *:
+        """Find the end of the batch at `data`, its statements, and what they need together."""
+        cdef size_t position = 0, total
+        cdef uint8_t kind
+        cdef const char* body
+        cdef const char* end
+        cdef Statement statement
+        cdef dict pending = None
+        cdef int parses = 0, binds = 0
+        self.found.clear()
+        self.need = ALL_OF
+        self.pins = 0
+        self.unpins = 0
+        self.end = 0
+        self.synced = False
+        self.bare = False
+        while size - position >= 5:
+            kind = <uint8_t> data[position]
+            total = <size_t> read_u32(data + position + 1) + 1
+            if memchr(b"PBDECHS", kind, 7) == NULL:
+                self._conclude(max(parses, binds))
+                return FOREIGN
+            if total > size - position:
+                break
+            body = data + position + 5
+            end = data + position + total
+            if kind == b"P":
+                statement = self._parsed(body, end)
+                if statement is not None and statement.name:
+                    if pending is None:
+                        pending = {}
+                    pending[_text(body, end)] = statement
+                elif statement is not None:
+                    if pending is None:
+                        pending = {}
+                    pending[b""] = statement
+                self.found.append(statement)
+                self._count(statement)
+                parses += 1
+            elif kind == b"B" or (kind == b"D" and body < end and body[0] == b"S"):
+                statement = self._named(body, end, kind == b"B", pending)
+                self.found.append(statement)
+                self._count(statement)
+                binds += kind == b"B"
+            elif kind == b"D":
+                self.found.append(None)
+            position += total
+            self.end = position
+            if kind == b"S" or kind == b"H":
+                self.synced = kind == b"S"
+                self.bare = self.synced and position == 5
+                self._conclude(max(parses, binds))
+                return COMPLETE
+        self._conclude(max(parses, binds))
+        return INCOMPLETE
+
+    cdef int _count(self, Statement statement) except -1:
+        if statement is None:
+            self.need &= ~ALL_OF
+            return 0
+        cdef int need = statement.plan.need
+        if need & READ:
+            need |= NEUTRAL
+        self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
+        self.pins |= statement.plan.pins
+        self.unpins |= statement.plan.unpins
+        return 0
+
+    cdef int _conclude(self, int statements) except -1:
+        if statements > 1:
+            self.need &= ~ALONE
+        return 0
+
+    cdef Statement _parsed(self, const char* body, const char* end):
+        """Return the statement of a Parse message, None if it is malformed."""
+        cdef const char* sql = _behind(body, end)
+        cdef const char* types
+        if sql == NULL:
+            return None
+        types = _behind(sql, end)
+        if types == NULL:
+            return None
+        cdef bytes text = PyBytes_FromStringAndSize(sql, types - sql - 1)
+        cdef bytes oids = PyBytes_FromStringAndSize(types, end - types)
+        if body[0] == 0:
+            return self.statements.unnamed(text, oids)
+        return self.statements.of(text, oids)
+
+    cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending):
+        """Return the statement that a Bind or a Describe speaks of, None if there is none of that name."""
+        cdef const char* name = _behind(body, end) if bind else body + 1
+        cdef bytes text
+        cdef Statement statement
+        if name == NULL:
+            return None
+        text = _text(name, end)
+        if text is None:
+            return None
+        if pending is not None:
+            statement = pending.get(text)
+            if statement is not None:
+                return statement
+        if not text:
+            return self.unnamed
+        return self.names.get(text)
+
+    # Sending.
+
+    cdef int send(self, Backend backend, const char* data, size_t size) except -1:
+        """Send the whole messages that the last `scan` found at `data`, rewritten where they name statements."""
+        cdef size_t position = 0, total
+        cdef Py_ssize_t index = 0
+        cdef uint8_t kind
+        cdef const char* message
+        self.backend = backend
+        self.region = data
+        self.staged = 0
+        self.touched = False
+        while position < size:
+            message = data + position
+            kind = <uint8_t> message[0]
+            total = <size_t> read_u32(message + 1) + 1
+            # After an error PostgreSQL waits for Sync, and nothing else is answered.
+            if backend.skipping and kind != b"S":
+                self._skip(message, total)
+                if kind == b"P" or kind == b"B" or kind == b"D":
+                    index += 1
+            elif kind == b"B":
+                self._bind(message, total, <Statement> self.found[index])
+                index += 1
+            elif kind == b"E":
+                backend.replies.push(EXECUTE, 0, None)
+            elif kind == b"S":
+                backend.skipping = False
+                backend.replies.push(SYNC, 0, None)
+            elif kind == b"P":
+                self._parse(message, total, <Statement> self.found[index])
+                index += 1
+            elif kind == b"D":
+                self._describe(message, total, <Statement> self.found[index])
+                index += 1
+            elif kind == b"C":
+                self._close(message, total)
+            position += total
+        self._finish(data + size)
+        backend.answer()
+        return 0
+
+    cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0:
+        """Send the part that has arrived of a Bind too large to be waited for; return its whole length."""
+        cdef size_t total = <size_t> read_u32(data + 1) + 1
+        self.backend = backend
+        self.region = data
+        self.staged = 0
+        self.touched = False
+        if backend.skipping:
+            self.region = data + available
+        else:
+            self._bind(data, available, self._named(data + 5, data + available, True, None))
+        self._finish(data + available)
+        backend.answer()
+        return total
+
+    cdef int _finish(self, const char* end) except -1:
+        """Send what was put together, and the rest as it is."""
+        cdef char* staging = self.backend.reactor.staging
+        if not self.touched:
+            return self.backend.write(self.region, end - self.region)
+        self._take(end)
+        if self.staged:
+            self.backend.write(staging, self.staged)
+        else:
+            self.backend.flush()
+        self.backend = None
+        return 0
+
+    cdef int _take(self, const char* end) except -1:
+        """Add what is sent as it is, up to `end`."""
+        cdef const char* region = self.region
+        self.touched = True
+        self.region = end
+        return self._put(region, end - region)
+
+    cdef int _put(self, const char* data, size_t size) except -1:
+        cdef char* staging = self.backend.reactor.staging
+        if self.staged + size > STAGING_BYTES:
+            self.backend.collect(staging, self.staged)
+            self.staged = 0
+            if size > STAGING_BYTES:
+                return self.backend.collect(data, size)
+        memcpy(staging + self.staged, data, size)
+        self.staged += size
+        return 0
+
+    cdef int _put_header(self, uint8_t kind, size_t length) except -1:
+        cdef char[5] header
+        header[0] = <char> kind
+        write_u32(header + 1, <uint32_t> length)
+        return self._put(header, 5)
+
+    cdef int _put_bytes(self, bytes text) except -1:
+        return self._put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+    cdef int _put_string(self, bytes text) except -1:
+        """Add a string and its closing zero."""
+        return self._put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text) + 1)
+
+    cdef int _put_parse(self, bytes name, bytes sql, bytes types) except -1:
+        self._put_header(b"P", 4 + len(name) + 1 + len(sql) + 1 + len(types))
+        self._put_string(name)
+        self._put_string(sql)
+        return self._put_bytes(types)
+
+    cdef int _put_close(self, bytes name) except -1:
+        self._put_header(b"C", 4 + 1 + len(name) + 1)
+        self._put(b"S", 1)
+        return self._put_string(name)
+
+    cdef int _skip(self, const char* message, size_t total) except -1:
+        self._take(message)
+        self.region = message + total
+        return 0
+
+    cdef int _parse(self, const char* message, size_t total, Statement statement) except -1:
+        cdef Effect effect
+        cdef bytes name
+        if statement is None:
+            # Malformed: PostgreSQL says how.
+            self.backend.replies.push(PARSE, 0, None)
+            return 0
+        effect = Effect()
+        effect.statement = statement
+        if message[5] == 0:
+            effect.name = b""
+            effect.previous = self.unnamed
+            self.unnamed = self.backend.unnamed = statement
+            self.backend.replies.push(PARSE, 0, effect)
+            return 0
+        name = _text(message + 5, message + total)
+        if name in self.names:
+            self._refuse_duplicate(message, name)
+            return 0
+        effect.name = name
+        self.names[name] = statement
+        self._skip(message, total)
+        if statement in self.backend.statements:
+            if self.backend.status != b"E" or statement.plan.need & END:
+                self.backend.replies.push(PARSE, ANSWER, effect)
+                return 0
+        else:
+            self._make_room()
+            effect.on_backend = statement
+            self.backend.statements[statement] = None
+        self._put_parse(statement.name, statement.sql, statement.types)
+        self.backend.replies.push(PARSE, 0, effect)
+        return 0
+
+    cdef int _refuse_duplicate(self, const char* message, bytes name) except -1:
+        """Let PostgreSQL say 42P05 in its own words: give the backend that name first."""
+        self._take(message)
+        self._put_close(name)
+        self.backend.replies.push(CLOSE, SWALLOW, None)
+        self._put_parse(name, b"", b"\0\0")
+        self.backend.replies.push(PARSE, SWALLOW, None)
+        self.backend.replies.push(PARSE, 0, None)
+        self.backend.tainted = True
+        return 0
+
+    cdef int _make_room(self) except -1:
+        """Let the backend give up a statement if it has its fill."""
+        cdef Statement oldest
+        cdef Effect effect
+        if len(self.backend.statements) < self.limit:
+            return 0
+        oldest = <Statement> self.backend.statements.popitem(False)[0]
+        effect = Effect()
+        effect.evicted = oldest
+        self._put_close(oldest.name)
+        self.backend.replies.push(CLOSE, SWALLOW, effect)
+        return 0
+
+    cdef int _need_on_backend(self, const char* message, Statement statement) except -1:
+        """See to it that the backend has a named statement before `message` is sent."""
+        cdef Effect effect
+        if statement in self.backend.statements:
+            self.backend.statements.move_to_end(statement)
+            return 0
+        self._take(message)
+        self._make_room()
+        effect = Effect()
+        effect.on_backend = statement
+        self.backend.statements[statement] = None
+        self._put_parse(statement.name, statement.sql, statement.types)
+        self.backend.replies.push(PARSE, SWALLOW, effect)
+        return 0
+
+    cdef int _need_unnamed(self, const char* message) except -1:
+        """See to it that the backend's unnamed statement is this session's."""
+        if self.unnamed is None or self.backend.unnamed is self.unnamed:
+            return 0
+        self._take(message)
+        self._put_parse(b"", self.unnamed.sql, self.unnamed.types)
+        self.backend.replies.push(PARSE, SWALLOW, None)
+        self.backend.unnamed = self.unnamed
+        return 0
+
+    cdef int _bind(self, const char* message, size_t available, Statement statement) except -1:
+        cdef const char* end = message + available
+        cdef const char* name = _behind(message + 5, end)
+        cdef const char* rest
+        cdef Effect effect = None
+        if name == NULL or memchr(name, 0, end - name) == NULL:
+            self.backend.replies.push(BIND, 0, None)
+            return 0
+        if statement is not None and statement.plan.need & DEALLOCATE:
+            effect = self._bound_deallocate(message, statement)
+        if name[0] == 0:
+            self._need_unnamed(message)
+        elif statement is not None:
+            self._need_on_backend(message, statement)
+            rest = _behind(name, end)
+            self._rename(message, name, rest, statement.name)
+        # Else there is no such statement, which PostgreSQL says best.
+        self.backend.replies.push(BIND, 0, effect)
+        return 0
+
+    cdef Effect _bound_deallocate(self, const char* message, Statement statement):
+        cdef bytes name = (<str> statement.plan.intent.name).encode("utf-8", "surrogateescape")
+        if name not in self.names:
+            return None
+        self._take(message)
+        self._put_close(name)
+        self.backend.replies.push(CLOSE, SWALLOW, None)
+        self._put_parse(name, b"", b"\0\0")
+        self.backend.replies.push(PARSE, SWALLOW, None)
+        return self.deallocated(name)
+
+    cdef int _rename(self, const char* message, const char* old, const char* rest, bytes name) except -1:
+        """Send a message with another name between `old` and `rest`."""
+        self._take(message)
+        self._put_header(<uint8_t> message[0], read_u32(message + 1) + len(name) + 1 - (rest - old))
+        self._put(message + 5, old - message - 5)
+        self._put_string(name)
+        self.region = rest
+        return 0
+
+    cdef int _describe(self, const char* message, size_t total, Statement statement) except -1:
+        cdef const char* end = message + total
+        cdef const char* rest
+        if total > 6 and message[5] == b"S":
+            rest = _behind(message + 6, end)
+            if message[6] == 0:
+                self._need_unnamed(message)
+            elif statement is not None and rest != NULL:
+                self._need_on_backend(message, statement)
+                self._rename(message, message + 6, rest, statement.name)
+        self.backend.replies.push(DESCRIBE, 0, None)
+        return 0
+
+    cdef int _close(self, const char* message, size_t total) except -1:
+        cdef bytes name
+        if total > 7 and message[5] == b"S" and message[6] != 0:
+            name = _text(message + 6, message + total)
+            if name is not None:
+                # The backend keeps its statement: others may use it.
+                self._skip(message, total)
+                self.backend.replies.push(CLOSE, ANSWER, self.deallocated(name))
+                return 0
+        if total == 7 and message[5] == b"S":
+            self.unnamed = self.backend.unnamed = None
+        self.backend.replies.push(CLOSE, 0, None)
+        return 0
+
+    # What changes the names.
+
+    cdef Effect deallocated(self, bytes name):
+        """Forget a name; return what brings it back, None if there was none."""
+        cdef Effect effect
+        cdef Statement previous = self.names.pop(name, None)
+        if previous is None:
+            return None
+        effect = Effect()
+        effect.name = name
+        effect.previous = previous
+        return effect
+
+    cdef int prepare_deallocate(self, Backend backend, bytes name) except -1:
+        """Give the backend a statement under the application's own name, for the DEALLOCATE that follows."""
+        self.backend = backend
+        self.region = NULL
+        self.staged = 0
+        self.touched = True
+        self._put_close(name)
+        backend.replies.push(CLOSE, SWALLOW, None)
+        self._put_parse(name, b"", b"\0\0")
+        backend.replies.push(PARSE, SWALLOW, None)
+        self._put_header(b"S", 4)
+        backend.replies.push(SYNC, SWALLOW, None)
+        backend.write(backend.reactor.staging, self.staged)
+        self.backend = None
+        return 0
+
+    cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
+        """PostgreSQL has skipped a Parse or a Close, or refused it (`failed`)."""
+        if effect.name == b"":
+            # A Parse that fails has dropped the unnamed statement already.
+            if self.unnamed is effect.statement:
+                self.unnamed = None if failed else effect.previous
+            backend.unnamed = None
+        elif effect.previous is not None:
+            self.names[effect.name] = effect.previous
+        elif self.names.get(effect.name) is effect.statement:
+            del self.names[effect.name]
+        return 0
+
+    cdef int forget_all(self) except -1:
+        """DEALLOCATE ALL, DISCARD ALL."""
+        self.names.clear()
+        return 0
+
+
+cdef const char* _behind(const char* text, const char* end) noexcept:
+    """Return what follows the string at `text` and its zero, NULL if it does not end before `end`."""
+    cdef const char* zero
+    if text == NULL or text >= end:
+        return NULL
+    zero = <const char*> memchr(text, 0, end - text)
+    return NULL if zero == NULL else zero + 1
+
+
+cdef bytes _text(const char* text, const char* end):
+    """Return the string at `text`, None if it does not end before `end`."""
+    cdef const char* behind = _behind(text, end)
+    if behind == NULL:
+        return None
+    return PyBytes_FromStringAndSize(text, behind - text - 1)

@@ -1,0 +1,52 @@
+"""What a backend still owes: one entry for each message that PostgreSQL will answer."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+
+cdef enum Kind:
+    QUERY = 1       # everything up to ReadyForQuery
+    PARSE
+    BIND
+    DESCRIBE
+    EXECUTE
+    CLOSE
+    SYNC
+    COPY_END        # CopyDone or CopyFail went out; nothing answers it
+
+cdef enum Flags:
+    SWALLOW = 1     # asked for by pgamb: the application does not see the answer
+    ANSWER = 2      # nothing was sent: pgamb answers when its turn comes
+    CAPTURE = 4     # with SWALLOW: the rows are for the control plane
+    SETTLE = 8      # with SWALLOW: the end of what prepares a backend for its next use
+
+
+cdef struct Reply:
+    uint8_t kind
+    uint8_t flags
+
+
+cdef class Effect:
+    """What a Parse or Close has changed already, to be undone if PostgreSQL never carries it out."""
+
+    cdef object statement           # Statement that the name means from now on, None if it was closed
+    cdef object previous            # Statement that the name meant before, or None
+    cdef bytes name                 # the session's name; None when only a backend is concerned
+    cdef object on_backend          # Statement added to the backend (parsed) or None
+    cdef object evicted             # Statement removed from the backend, or None
+
+
+cdef class Replies:
+    cdef Reply* ring
+    cdef uint32_t first
+    cdef uint32_t count
+    cdef uint32_t capacity          # a power of two
+    cdef dict effects               # position (first + index) -> Effect
+
+    cdef int push(self, uint8_t kind, uint8_t flags, Effect effect) except -1
+    cdef Effect pop(self)
+    cdef int owed(self) noexcept
+    cdef int drop_until_sync(self, list undone) except -1
+    cdef int drop_syncs_before_copy_end(self) except -1
+    cdef Reply* head(self) noexcept
+
+    cdef int _grow(self) except -1

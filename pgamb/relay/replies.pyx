@@ -1,0 +1,112 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What a backend still owes: one entry for each message that PostgreSQL will answer.
+
+This queue alone knows what a backend owes. It keeps three parties in step: what the application asked for is
+forwarded, what pgamb slipped in is swallowed, and what pgamb need not ask PostgreSQL at all (a Parse of a
+statement that the backend has already) is answered when its turn comes.
+
+Invariant: the entries stand in the order of the messages on the wire, and the backend is idle exactly when there is
+none and its last ReadyForQuery said so.
+"""
+
+from libc.stdlib cimport free, malloc
+
+
+cdef class Effect:
+    """What a Parse or Close has changed already, to be undone if PostgreSQL never carries it out."""
+
+
+cdef class Replies:
+    """A ring of expected replies."""
+
+    def __dealloc__(self):
+        free(self.ring)
+
+    cdef Reply* head(self) noexcept:
+        """Return the oldest entry, NULL if nothing is owed."""
+        return &self.ring[self.first & (self.capacity - 1)] if self.count else NULL
+
+    cdef int push(self, uint8_t kind, uint8_t flags, Effect effect) except -1:
+        cdef Reply* slot
+        if self.count == self.capacity:
+            self._grow()
+        slot = &self.ring[(self.first + self.count) & (self.capacity - 1)]
+        slot.kind = kind
+        slot.flags = flags
+        if effect is not None:
+            if self.effects is None:
+                self.effects = {}
+            self.effects[self.first + self.count] = effect
+        self.count += 1
+        return 0
+
+    cdef int _grow(self) except -1:
+        cdef uint32_t capacity = self.capacity * 2 if self.capacity else 16
+        cdef Reply* ring = <Reply*> malloc(capacity * sizeof(Reply))
+        cdef uint32_t i
+        if ring == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            ring[(self.first + i) & (capacity - 1)] = self.ring[(self.first + i) & (self.capacity - 1)]
+        free(self.ring)
+        self.ring = ring
+        self.capacity = capacity
+        return 0
+
+    cdef Effect pop(self):
+        """Remove the oldest entry and return its effect, or None."""
+        cdef Effect effect = None
+        if self.effects:
+            effect = self.effects.pop(self.first, None)
+        self.first += 1
+        self.count -= 1
+        return effect
+
+    cdef int owed(self) noexcept:
+        """Return how many ReadyForQuery the application still expects of what was sent."""
+        cdef uint32_t i
+        cdef Reply* slot
+        cdef int owed = 0
+        for i in range(self.count):
+            slot = &self.ring[(self.first + i) & (self.capacity - 1)]
+            owed += (slot.kind == QUERY or slot.kind == SYNC) and not slot.flags & SWALLOW
+        return owed
+
+    cdef int drop_until_sync(self, list undone) except -1:
+        """After an error: PostgreSQL skips to the next Sync, and so do we.
+
+        The effects of what is skipped are appended to `undone`, oldest first. A SYNC that is not here yet is
+        the application's to send.
+        """
+        cdef Reply* slot
+        cdef Effect effect
+        while self.count:
+            slot = self.head()
+            if slot.kind == SYNC:
+                break
+            effect = self.pop()
+            if effect is not None:
+                undone.append(effect)
+        return 0
+
+    cdef int drop_syncs_before_copy_end(self) except -1:
+        """A COPY FROM has begun in the extended protocol: it eats every Sync up to its CopyDone.
+
+        libpq sends such a Sync before it knows that its Execute was a COPY, and PostgreSQL ignores it.
+        """
+        cdef uint32_t i, kept = 0
+        cdef Reply* slot
+        cdef bint eating = True
+        for i in range(self.count):
+            slot = &self.ring[(self.first + i) & (self.capacity - 1)]
+            if slot.kind == COPY_END:
+                eating = False
+            if eating and slot.kind == SYNC:
+                continue
+            if kept != i:
+                self.ring[(self.first + kept) & (self.capacity - 1)] = slot[0]
+                if self.effects and self.first + i in self.effects:
+                    self.effects[self.first + kept] = self.effects.pop(self.first + i)
+            kept += 1
+        self.count = kept
+        return 0

@@ -1,0 +1,35 @@
+"""SQL texts as the data plane knows them: what each needs, and the prepared statements that share one name."""
+
+
+cdef class Plan:
+    cdef readonly object intent     # routing.intent.Intent: the evidence
+    cdef readonly int need          # its Need bits
+    cdef readonly int pins          # its Pin bits
+    cdef readonly int unpins
+
+
+cdef class Plans:
+    cdef dict young
+    cdef dict old
+    cdef size_t young_bytes
+    cdef size_t limit_bytes
+    cdef object classify
+
+    cdef Plan of(self, bytes sql)
+
+
+cdef class Statement:
+    cdef readonly bytes sql
+    cdef readonly bytes types       # the tail of a Parse message: the number of parameter types, and the types
+    cdef readonly bytes name        # its name on every backend
+    cdef readonly Plan plan
+    cdef object __weakref__
+
+
+cdef class Statements:
+    cdef object canonical           # WeakValueDictionary: (sql, types) -> Statement
+    cdef Plans plans
+    cdef unsigned long long issued
+
+    cdef Statement of(self, bytes sql, bytes types)
+    cdef Statement unnamed(self, bytes sql, bytes types)

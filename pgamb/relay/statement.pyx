@@ -1,0 +1,91 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""SQL texts as the data plane knows them: what each needs, and the prepared statements that share one name.
+
+Classification is interpreted Python and happens once a text: afterwards it is one look-up. The cache is bounded in
+bytes of SQL by two generations: when the young one is full it becomes the old one, and what is used again is
+carried over; nothing is counted per use.
+"""
+
+import weakref
+
+
+cdef class Plan:
+    """An Intent with its bits at hand in C."""
+
+    def __init__(self, intent):
+        self.intent = intent
+        self.need = int(intent.need)
+        self.pins = int(intent.pins)
+        self.unpins = int(intent.unpins)
+
+    def __repr__(self):
+        return f"<Plan {self.intent!r}>"
+
+
+cdef class Plans:
+    """What each SQL text needs, remembered within `limit_bytes` of SQL in each of two generations."""
+
+    def __init__(self, classify, size_t limit_bytes=8 * 1024 * 1024):
+        self.classify = classify
+        self.limit_bytes = limit_bytes
+        self.young = {}
+        self.old = {}
+
+    cdef Plan of(self, bytes sql):
+        cdef Plan plan = self.young.get(sql)
+        if plan is not None:
+            return plan
+        plan = self.old.get(sql)
+        if plan is None:
+            plan = Plan(self.classify(sql))
+        if self.young_bytes > self.limit_bytes:
+            self.old = self.young
+            self.young = {}
+            self.young_bytes = 0
+        self.young[sql] = plan
+        # What a dictionary entry and a Plan take beside the text.
+        self.young_bytes += len(sql) + 500
+        return plan
+
+    def plan(self, bytes sql):
+        """Return the Plan of a statement."""
+        return self.of(sql)
+
+
+cdef class Statement:
+    """A prepared statement as all sessions share it: one text, one list of parameter types, one name."""
+
+    def __repr__(self):
+        return f"<Statement {self.name!r} {self.sql!r}>"
+
+
+cdef class Statements:
+    """Makes equal statements the same object for as long as somebody holds it."""
+
+    def __init__(self, Plans plans):
+        self.plans = plans
+        self.canonical = weakref.WeakValueDictionary()
+
+    cdef Statement of(self, bytes sql, bytes types):
+        cdef Statement statement = self.canonical.get((sql, types))
+        if statement is None:
+            statement = Statement()
+            statement.sql = sql
+            statement.types = types
+            self.issued += 1
+            statement.name = b"pgamb_%d" % self.issued
+            statement.plan = self.plans.of(sql)
+            self.canonical[(sql, types)] = statement
+        return statement
+
+    cdef Statement unnamed(self, bytes sql, bytes types):
+        """Return a statement of one session alone, for as long as that session's unnamed statement is this."""
+        cdef Statement statement = Statement.__new__(Statement)
+        statement.sql = sql
+        statement.types = types
+        statement.name = b""
+        statement.plan = self.plans.of(sql)
+        return statement
+
+    def __len__(self):
+        return len(self.canonical)
