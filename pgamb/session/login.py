@@ -23,7 +23,7 @@ def password_login() -> Conversation[str]:
     yield Send(messages.authentication_cleartext_password())
     message = yield from _password_message("password response")
     password = message.payload
-    if password.find(b"\0") != len(password) - 1:
+    if not password or password.find(b"\0") != len(password) - 1:
         raise ProtocolViolation("invalid password packet size")
     if len(password) == 1:
         # As PostgreSQL: some authentication methods behind it take an empty password for "no check, please".

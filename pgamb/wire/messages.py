@@ -350,7 +350,8 @@ def _error_fields(error: PgambError, severity: Severity | None, default: Severit
         fields = dict(error.fields)
         if severity is not None and fields.get("V", fields.get("S")) != severity:
             fields |= {"S": severity, "V": severity}
-        fields = {"S": fields.get("V", default), "C": error.sqlstate, "M": error.message} | fields
+        required = {"S": fields.get("V", default), "C": error.sqlstate, "M": error.message}
+        fields = {letter: text for letter, text in required.items() if letter not in fields} | fields
     else:
         word = severity or default
         fields = {"S": word, "V": word, "C": error.sqlstate, "M": error.message}
