@@ -72,7 +72,9 @@ class Pin(enum.IntFlag):
     """Something else that one backend alone knows; the reason says what."""
 
 
-EVERY_PIN = ~Pin(0)
+NO_NEED = Need(0)
+NO_PIN = Pin(0)
+EVERY_PIN = ~NO_PIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,136 @@
+"""What a call of a function does, as far as routing must know.
+
+`BuiltIn` knows PostgreSQL's own functions only; a catalogue read from a server can stand in its place. Unknown is an
+answer, and the safe one.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from pgamb.routing.functions import NON_VOLATILE, VOLATILE
+
+
+class Effect(enum.Enum):
+    """The effect of a call, from harmless to unknown."""
+
+    HARMLESS = enum.auto()
+    """Gives on a replica what it gives on the primary, and leaves nothing behind."""
+    TRANSACTION_TIME = enum.auto()
+    """Harmless, but one transaction has one answer."""
+    PRIMARY = enum.auto()
+    """Writes nothing, but is asked of the primary: it tells of the server, its WAL or the session."""
+    ADVISORY_LOCK = enum.auto()
+    ADVISORY_UNLOCK_ALL = enum.auto()
+    SETTING = enum.auto()
+    """Changes session parameters."""
+    SEED = enum.auto()
+    """Leaves state in the backend that nothing resets."""
+    WRITES = enum.auto()
+    UNKNOWN = enum.auto()
+    """May do anything, to the session too."""
+
+
+class Catalog(Protocol):
+    """Knows what calls do."""
+
+    def function(self, schema: str | None, name: str) -> Effect:
+        """Tell the strongest effect of any function of that name; `schema` is None for an unqualified name."""
+        ...
+
+
+# Volatile by declaration only: they change nothing, and their answer does not depend on the server.
+_HARMLESS_VOLATILE = b"""
+    clock_timestamp current_query gen_random_uuid pg_collation_actual_version pg_database_collation_actual_version
+    pg_database_size pg_indexes_size pg_partition_ancestors pg_partition_tree pg_relation_size pg_sleep pg_sleep_for
+    pg_sleep_until pg_table_size pg_tablespace_size pg_total_relation_size random timeofday
+""".split()
+
+_TRANSACTION_TIME = b"now transaction_timestamp age".split()
+
+# "Who am I", the WAL, and what one server or one session alone knows. None of them writes.
+_PRIMARY = b"""
+    currtid currval inet_client_addr inet_client_port inet_server_addr inet_server_port lastval lo_get
+    pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_backend_pid
+    pg_blocking_pids pg_conf_load_time pg_config pg_control_checkpoint pg_control_init pg_control_recovery
+    pg_control_system pg_current_logfile pg_current_snapshot pg_current_wal_flush_lsn pg_current_wal_insert_lsn
+    pg_current_wal_lsn pg_current_xact_id_if_assigned pg_cursor pg_get_backend_memory_contexts
+    pg_get_multixact_members pg_get_replication_slots pg_get_shmem_allocations pg_get_wal_replay_pause_state
+    pg_get_wal_resource_managers pg_hba_file_rules pg_ident_file_mappings pg_is_in_recovery pg_is_other_temp_schema
+    pg_is_wal_replay_paused pg_isolation_test_session_is_blocked pg_jit_available pg_last_committed_xact
+    pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_listening_channels pg_lock_status
+    pg_ls_archive_statusdir pg_ls_dir pg_ls_logdir pg_ls_logicalmapdir pg_ls_logicalsnapdir pg_ls_replslotdir
+    pg_ls_tmpdir pg_ls_waldir pg_my_temp_schema pg_notification_queue_usage pg_postmaster_start_time
+    pg_prepared_statement pg_prepared_xact pg_read_binary_file pg_read_file pg_replication_origin_progress
+    pg_replication_origin_session_is_setup pg_replication_origin_session_progress pg_safe_snapshot_blocking_pids
+    pg_sequence_last_value pg_show_all_file_settings pg_show_all_settings pg_show_replication_origin_status
+    pg_stat_file pg_timezone_abbrevs pg_timezone_names pg_trigger_depth pg_try_advisory_xact_lock
+    pg_try_advisory_xact_lock_shared pg_walfile_name pg_walfile_name_offset pg_xact_commit_timestamp
+    pg_xact_commit_timestamp_origin pg_xact_status txid_current_if_assigned txid_current_snapshot txid_status
+""".split()
+
+# Declared stable, and not to be believed: the first two assign a transaction id, the others read what only one query
+# over every table would tell, unlogged ones included.
+_WRITES = b"""
+    txid_current pg_current_xact_id database_to_xml database_to_xml_and_xmlschema schema_to_xml
+    schema_to_xml_and_xmlschema
+""".split()
+
+_ADVISORY_LOCKS = b"""
+    pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
+""".split()
+
+# Non-volatile functions by the release that added them. In an older release, a function of that name is a user's.
+_ADDED: dict[int, list[bytes]] = {
+    13: b"gcd lcm min_scale trim_scale normalize is_normalized".split(),
+    14: b"""bit_count date_bin string_to_table trim_array unistr multirange range_agg range_intersect_agg
+            pg_column_compression""".split(),
+    15: b"regexp_count regexp_instr regexp_like regexp_substr has_parameter_privilege".split(),
+    16: b"""any_value array_sample array_shuffle date_add date_subtract erf erfc pg_input_error_info pg_input_is_valid
+            random_normal system_user json_array json_arrayagg json_objectagg""".split(),
+    17: b"""json json_exists json_query json_scalar json_serialize json_value pg_basetype pg_column_toast_chunk_id
+            to_bin to_oct unicode_assigned unicode_version uuid_extract_timestamp uuid_extract_version
+            xmltext""".split(),
+    18: b"array_reverse array_sort casefold crc32 crc32c gamma lgamma pg_get_acl uuidv4 uuidv7".split(),
+}
+
+
+def _effects(server_version: int) -> dict[str, Effect]:
+    effects = dict.fromkeys(NON_VOLATILE, Effect.HARMLESS) | dict.fromkeys(VOLATILE, Effect.WRITES)
+    for version, names in _ADDED.items():
+        for name in names:
+            if version <= server_version:
+                effects.setdefault(name, Effect.HARMLESS)
+            else:
+                effects.pop(name, None)
+    for effect, names in (
+        (Effect.HARMLESS, _HARMLESS_VOLATILE),
+        (Effect.TRANSACTION_TIME, _TRANSACTION_TIME),
+        (Effect.PRIMARY, _PRIMARY),
+        (Effect.PRIMARY, [name for name in effects if name.startswith(b"pg_stat_get_")]),
+        (Effect.WRITES, _WRITES),
+        (Effect.ADVISORY_LOCK, _ADVISORY_LOCKS),
+        (Effect.ADVISORY_UNLOCK_ALL, [b"pg_advisory_unlock_all"]),
+        (Effect.SETTING, [b"set_config"]),
+        (Effect.SEED, [b"setseed"]),
+    ):
+        effects.update((name, effect) for name in names if name in effects)
+    return {name.decode(): effect for name, effect in effects.items()}
+
+
+class BuiltIn:
+    """Knows the functions in `pg_catalog` of one major version; every other function is unknown."""
+
+    __slots__ = ("_effects",)
+
+    def __init__(self, server_version: int = 15) -> None:
+        self._effects = _effects(server_version)
+
+    def function(self, schema: str | None, name: str) -> Effect:
+        if schema is not None and schema != "pg_catalog":
+            return Effect.UNKNOWN
+        return self._effects.get(name, Effect.UNKNOWN)
+
+
+BUILT_IN = BuiltIn()

@@ -1,0 +1,105 @@
+"""SQL in, intent out. Unknown means write.
+
+Every statement of a Query is judged by itself; the strongest decides. The order of the checks, and what stays unseen,
+is in docs/routing.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pgamb.routing.catalog import BUILT_IN, Catalog
+from pgamb.routing.commands import Statement, intent_of
+from pgamb.routing.intent import NO_PIN, Intent, Need
+from pgamb.routing.lexer import JUNK, scan
+
+_EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
+# What is true of a Query because it is true of one of its statements; the other needs are those of a single statement.
+_OF_ANY = Need.SETTINGS | Need.COPY_IN | Need.DEALLOCATE_ALL | Need.COMMITS | Need.CONTROL | Need.TRANSACTION_TIME
+
+
+def classify(
+    sql: bytes,
+    *,
+    standard_conforming_strings: bool = True,
+    ascii_superset: bool = True,
+    catalog: Catalog = BUILT_IN,
+) -> Intent:
+    """Tell what the text of a Query or Parse needs.
+
+    `sql` is as on the wire, without the terminating zero byte. Pass `standard_conforming_strings=False` where the
+    session has it off or may have it off: a backslash in an ordinary literal then proves nothing. Pass
+    `ascii_superset=False` for a client encoding in `lexer.ASCII_TRAIL_ENCODINGS`. Never raises.
+    """
+    if not ascii_superset and not sql.isascii():
+        return Intent(
+            Need.SETTINGS, NO_PIN, NO_PIN, "cannot be read: characters of this client encoding may hide quotes"
+        )
+    tokens = scan(sql, standard_conforming_strings=standard_conforming_strings)
+    words = [token.lower() for token in tokens]
+    text = sql.lower()
+    intents = [
+        intent_of(Statement(tokens[start:end], words[start:end], text, catalog)) for start, end in _statements(words)
+    ]
+    intent = _EMPTY if not intents else intents[0] if len(intents) == 1 else _combined(intents)
+    if JUNK in words:
+        return _unprovable(intent, "cannot be read: something in it is not SQL")
+    if not standard_conforming_strings and any(_has_backslash(token) for token in tokens):
+        return _unprovable(intent, "cannot be read for sure: a backslash in an ordinary literal")
+    return intent
+
+
+def _statements(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Give start and end of each statement that is not empty, the semicolon left out."""
+    count = len(words)
+    if count > 1 and words[-1] == b";" and words.index(b";") == count - 1:
+        yield 0, count - 1
+        return
+    start = 0
+    depth = 0
+    body = 0
+    for index, word in enumerate(words):
+        if word == b"(":
+            depth += 1
+        elif word == b")":
+            depth -= 1
+        elif word == b"atomic" and words[index - 1] == b"begin" and words[start] == b"create":
+            # A function's body in standard SQL: BEGIN ATOMIC ...; ...; END. In it, CASE has an END too.
+            body = 1
+        elif body and word == b"case":
+            body += 1
+        elif body and word == b"end":
+            body -= 1
+        elif word == b";" and depth <= 0 and not body:
+            if index > start:
+                yield start, index
+            start = index + 1
+            depth = 0
+    if start < len(words):
+        yield start, len(words)
+
+
+def _combined(intents: Sequence[Intent]) -> Intent:
+    need = Need.MULTIPLE
+    pins = unpins = NO_PIN
+    for intent in intents:
+        need |= intent.need & _OF_ANY
+        pins = (pins & ~intent.unpins) | intent.pins
+        unpins = (unpins | intent.unpins) & ~intent.pins
+    decisive = next((each for each in intents if each.writes), None)
+    if decisive is None:
+        decisive = next((each for each in intents if not each.need & Need.READ), None)
+        need |= Need.NEUTRAL if decisive else Need.READ
+    if decisive is None:
+        return Intent(need, pins, unpins, f"{len(intents)} reads")
+    number = intents.index(decisive) + 1
+    return Intent(need, pins, unpins, f"statement {number} of {len(intents)}: {decisive.reason}")
+
+
+def _has_backslash(token: bytes) -> bool:
+    return b"\\" in token and token[:1] in (b"'", b"n", b"N")
+
+
+def _unprovable(intent: Intent, reason: str) -> Intent:
+    need = (intent.need & ~(Need.READ | Need.NEUTRAL)) | Need.SETTINGS
+    return Intent(need, intent.pins, intent.unpins, reason, intent.name)
