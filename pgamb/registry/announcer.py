@@ -167,6 +167,10 @@ class Announcer:
             return outcome.succeeded
         raise RegistryUnavailable(f"whether {self._node} became the registered primary is not known yet")
 
+    async def close(self) -> None:
+        """Close the store; to be called when `run` has ended."""
+        await self._store.close()
+
     @property
     def lease_valid(self) -> bool:
         """Whether the registration holds for sure, by our own clock."""

@@ -185,14 +185,14 @@ class Mirror:
         """Wait before the next try. A loss that the first try mends is none that anyone hears of."""
         self._resync_soon.set()
         self._failures += 1
-        if self._failures == 1:
+        if self._failures == 1 and self.connected:
             return
         message = error.message if isinstance(error, RegistryError) else str(error)
         if self.connected or self.last_error != message:
             log.warning("registry.lost", extra={"kv": {"error": message, "endpoint": self._store.endpoint}})
         self.connected = False
         self.last_error = message
-        wait_s = min(self._timing.retry_min_s * 2 ** min(self._failures - 2, 10), self._timing.retry_max_s)
+        wait_s = min(self._timing.retry_min_s * 2 ** min(self._failures - 1, 10), self._timing.retry_max_s)
         await asyncio.sleep(wait_s * (0.75 + 0.5 * self._jitter()))
 
 

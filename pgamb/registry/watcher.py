@@ -2,7 +2,7 @@
 
 While etcd is away the last topology stays. An etcd that comes back *empty* (wiped, restored from before the service
 existed) is not believed either until its agents have told it again who is primary: `cluster` and `primary` have no
-lease and nobody removes them, so a store without them, after one with them, has lost its memory rather than its members.
+lease and nobody removes them, so a store without them, after one with them, has lost its memory, not its members.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import msgspec
 
 from pgamb.errors import ConfigError, RegistryError, RegistryUnavailable
 from pgamb.registry.etcd.faults import Fault, classify, translate
 from pgamb.registry.etcd.messages import MESSAGES, METHODS
+from pgamb.registry.etcd.security import Credentials, Tls
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +36,6 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 
 # A member that is cut off from its leader then fails calls and watches instead of being silent for ever.
 _HAS_LEADER: Final = ("hasleader", "true")
-
-
-class Tls(msgspec.Struct, frozen=True):
-    """PEM files; without `ca_file` the system's authorities are trusted."""
-
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-
-
-class Credentials(msgspec.Struct, frozen=True):
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(user={self.user!r})"
 
 
 class Connection:
