@@ -32,7 +32,7 @@ lint: $(VENV)/.compiled $(VENV)/.developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
-	$(BIN)/cython-lint pgamb
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint pgamb
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
 bench: $(VENV)/.compiled $(VENV)/.developing
