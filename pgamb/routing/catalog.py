@@ -23,6 +23,8 @@ class Effect(enum.Enum):
     """Writes nothing, but is asked of the primary: it tells of the server, its WAL or the session."""
     ADVISORY_LOCK = enum.auto()
     ADVISORY_UNLOCK_ALL = enum.auto()
+    ASKS_SETTING = enum.auto()
+    """Tells a session parameter, or who the server is: its argument decides."""
     SETTING = enum.auto()
     """Changes session parameters."""
     SEED = enum.auto()
@@ -34,6 +36,9 @@ class Effect(enum.Enum):
 
 class Catalog(Protocol):
     """Knows what calls do."""
+
+    harmless: frozenset[bytes]
+    """The names in lower case for which `function(None, name)` says HARMLESS: asked first, because it is quicker."""
 
     def function(self, schema: str | None, name: str) -> Effect:
         """Tell the strongest effect of any function of that name; `schema` is None for an unqualified name."""
@@ -112,6 +117,7 @@ def _effects(server_version: int) -> dict[str, Effect]:
         (Effect.WRITES, _WRITES),
         (Effect.ADVISORY_LOCK, _ADVISORY_LOCKS),
         (Effect.ADVISORY_UNLOCK_ALL, [b"pg_advisory_unlock_all"]),
+        (Effect.ASKS_SETTING, [b"current_setting"]),
         (Effect.SETTING, [b"set_config"]),
         (Effect.SEED, [b"setseed"]),
     ):
@@ -122,10 +128,11 @@ def _effects(server_version: int) -> dict[str, Effect]:
 class BuiltIn:
     """Knows the functions in `pg_catalog` of one major version; every other function is unknown."""
 
-    __slots__ = ("_effects",)
+    __slots__ = ("_effects", "harmless")
 
     def __init__(self, server_version: int = 15) -> None:
         self._effects = _effects(server_version)
+        self.harmless = frozenset(name.encode() for name, effect in self._effects.items() if effect is Effect.HARMLESS)
 
     def function(self, schema: str | None, name: str) -> Effect:
         if schema is not None and schema != "pg_catalog":

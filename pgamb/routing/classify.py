@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pgamb.routing.catalog import BUILT_IN, Catalog
 from pgamb.routing.commands import Statement, intent_of
 from pgamb.routing.intent import NO_PIN, Intent, Need
-from pgamb.routing.lexer import JUNK, scan
+from pgamb.routing.lexer import JUNK, scan_folded
 
 _EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
 # What is true of a Query because it is true of one of its statements; the other needs are those of a single statement.
@@ -35,8 +35,7 @@ def classify(
         return Intent(
             Need.SETTINGS, NO_PIN, NO_PIN, "cannot be read: characters of this client encoding may hide quotes"
         )
-    tokens = scan(sql, standard_conforming_strings=standard_conforming_strings)
-    words = [token.lower() for token in tokens]
+    tokens, words = scan_folded(sql, standard_conforming_strings=standard_conforming_strings)
     text = sql.lower()
     intents = [
         intent_of(Statement(tokens[start:end], words[start:end], text, catalog)) for start, end in _statements(words)
@@ -49,12 +48,15 @@ def classify(
     return intent
 
 
-def _statements(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+def _statements(words: Sequence[bytes]) -> Sequence[tuple[int, int]]:
     """Give start and end of each statement that is not empty, the semicolon left out."""
-    count = len(words)
-    if count > 1 and words[-1] == b";" and words.index(b";") == count - 1:
-        yield 0, count - 1
-        return
+    last = len(words) - 1
+    if last > 0 and words[last] == b";" and words.index(b";") == last:
+        return ((0, last),)
+    return tuple(_split(words))
+
+
+def _split(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     start = 0
     depth = 0
     body = 0

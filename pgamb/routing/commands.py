@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+import msgspec
 
 from pgamb.routing.catalog import Catalog
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
@@ -12,8 +13,7 @@ from pgamb.routing.lexer import identifier, is_literal
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """One statement: its tokens, the same in lower case, and lower-case text that contains theirs."""
 
     tokens: Sequence[bytes]
@@ -48,7 +48,9 @@ def intent_of(statement: Statement) -> Intent:
 
 
 def _query(statement: Statement) -> Intent:
-    first = next((word for word in statement.words if word != b"("), b"")
+    first = statement.words[0]
+    if first == b"(":
+        first = next((word for word in statement.words if word != b"("), b"")
     if first not in _QUERIES:
         return _plain(NO_NEED, "starts with a parenthesis and is no query")
     finding = examine(statement.tokens, statement.words, statement.text, statement.catalog)

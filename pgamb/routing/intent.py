@@ -7,7 +7,8 @@ primary or on the attached backend; with neither, the SQL has to be taken for a 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 
 class Need(enum.IntFlag):
@@ -77,8 +78,7 @@ NO_PIN = Pin(0)
 EVERY_PIN = ~NO_PIN
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True):
     """What one Query (or Parse) needs.
 
     `pins` are set and `unpins` lifted once it has succeeded; where one Query does both, only what is lifted behind the

@@ -75,12 +75,29 @@ def scan(sql: bytes, *, standard_conforming_strings: bool = True) -> list[bytes]
     list if nothing can follow it.
     """
     text = sql + _SENTINEL
-    if standard_conforming_strings and b"--" not in sql and b"/*" not in sql:
-        pattern = _STANDARD_BARE
-    else:
-        pattern = _STANDARD if standard_conforming_strings else _BACKSLASH
+    pattern = _pattern_for(text, standard_conforming_strings)
     tokens = pattern.findall(text)
     return _scan_all(pattern, text) if JUNK in tokens else tokens
+
+
+def scan_folded(sql: bytes, *, standard_conforming_strings: bool = True) -> tuple[list[bytes], list[bytes]]:
+    """Give the tokens of `scan`, and the same in lower case.
+
+    Where case tells nothing (no quoted identifier, no dollar quote) both are one list, all in lower case.
+    """
+    if b'"' not in sql:
+        text = sql.lower() + _SENTINEL
+        tokens = _pattern_for(text, standard_conforming_strings).findall(text)
+        if JUNK not in tokens:
+            return tokens, tokens
+    tokens = scan(sql, standard_conforming_strings=standard_conforming_strings)
+    return tokens, [token.lower() for token in tokens]
+
+
+def _pattern_for(text: bytes, standard_conforming_strings: bool) -> re.Pattern[bytes]:
+    if not standard_conforming_strings:
+        return _BACKSLASH
+    return _STANDARD if b"--" in text or b"/*" in text else _STANDARD_BARE
 
 
 def _scan_all(pattern: re.Pattern[bytes], text: bytes) -> list[bytes]:

@@ -46,15 +46,14 @@ class Finding:
 
     def intent(self, command: str) -> Intent:
         """Make the intent of a command whose query this is."""
-        reason = self.reason
-        need = self.need
+        # Operations on flags are slow, so those of the ordinary read are left out.
         if self.level is Level.READ:
-            need |= Need.READ
+            need = self.need | Need.READ if self.need else Need.READ
             functions = ", ".join(dict.fromkeys(self.called))
             reason = f"{command} with built-in functions only: {functions}" if functions else f"{command}, no functions"
-        elif self.level is Level.PRIMARY:
-            need |= Need.NEUTRAL
-        return Intent(need, self.pins, self.unpins & ~self.pins, reason)
+            return Intent(need, NO_PIN, NO_PIN, reason)
+        need = self.need | Need.NEUTRAL if self.level is Level.PRIMARY else self.need
+        return Intent(need, self.pins, self.unpins & ~self.pins, self.reason)
 
 
 _WRITE_KEYWORDS = frozenset(b"insert update delete merge into".split())
@@ -67,9 +66,9 @@ _OPERATOR_BYTES = frozenset(bytes([character]) for character in _OPERATOR_STARTS
 _NAME_STARTS = frozenset(bytes([character]) for character in range(256) if is_word(bytes([character])))
 # != is <>, and => names an argument.
 _KNOWN_OPERATORS = OPERATORS | {b"!=", b"=>"}
+_OPERATORS_OR_NOTHING = _KNOWN_OPERATORS | {b""}
 _STICKY_OPERATOR = re.compile(rb"[~!@#%^&|`?]")
 
-_NAMES_TO_LOOK_AT = re.compile(rb"pg_|is_called|log_cnt|last_value")
 _SERVER_VIEWS = frozenset(
     b"""
     pg_aios pg_backend_memory_contexts pg_config pg_cursors pg_file_settings pg_hba_file_rules pg_ident_file_mappings
@@ -129,10 +128,13 @@ def examine(tokens: Sequence[bytes], words: Sequence[bytes], text: bytes, catalo
     if not distinct.isdisjoint(_SUSPECTS):
         _examine_keywords(words, distinct, finding)
         distinct.discard(JUNK)
-    _examine_operators(distinct, finding)
-    if _NAMES_TO_LOOK_AT.search(text) or b'u&"' in text:
+    if operators := [word for word in distinct if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS]:
+        _examine_operators(operators, finding)
+    if b"pg_" in text or b"is_called" in text or b"log_cnt" in text or b"last_value" in text or b'u&"' in text:
         _examine_names(tokens, words, finding)
-    if _TIME_WORDS.search(text) and any(is_literal(word) and _TIME_WORDS.search(word) for word in distinct):
+    if (b"now" in text or b"day" in text or b"tomorrow" in text) and any(
+        is_literal(word) and _TIME_WORDS.search(word) for word in distinct
+    ):
         finding.need |= Need.TRANSACTION_TIME
     examine_calls(tokens, words, catalog, finding)
     return finding
@@ -164,12 +166,10 @@ def _examine_qualified_operator(words: Sequence[bytes], finding: Finding) -> Non
         finding.need |= Need.SETTINGS
 
 
-def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
-    for word in distinct:
-        if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS:
-            # "=-1" is "=" and "-": only an operator with one of these characters may end in a sign.
-            if not _STICKY_OPERATOR.search(word) and word.rstrip(b"+-") in _KNOWN_OPERATORS | {b""}:
-                continue
+def _examine_operators(operators: Sequence[bytes], finding: Finding) -> None:
+    for word in operators:
+        # "=-1" is "=" and "-": only an operator with one of these characters may end in a sign.
+        if _STICKY_OPERATOR.search(word) or word.rstrip(b"+-") not in _OPERATORS_OR_NOTHING:
             finding.raise_to(Level.UNKNOWN, f"operator {word.decode()} is not one of PostgreSQL's own")
             finding.need |= Need.SETTINGS
 
@@ -190,26 +190,31 @@ def _examine_names(tokens: Sequence[bytes], words: Sequence[bytes], finding: Fin
 
 def examine_calls(tokens: Sequence[bytes], words: Sequence[bytes], catalog: Catalog, finding: Finding) -> None:
     """Find out what the functions called in a statement do."""
+    harmless = catalog.harmless
     column_lists: set[int] | None = None
-    for index, word in enumerate(words):
-        if word != b"(" or index == 0:
+    index = 0
+    for _ in range(words.count(b"(")):
+        index = words.index(b"(", index) + 1
+        previous = words[index - 2] if index > 1 else b""
+        before = words[index - 3] if index > 2 else b""
+        if before != b".":
+            if previous in harmless:
+                finding.called.append(previous.decode())
+                continue
+            if previous in _NEVER_CALLED or before in _CONTEXT.get(previous, ()):
+                continue
+        if not _is_name(previous):
             continue
-        previous = words[index - 1]
-        before = words[index - 2] if index > 1 else b""
-        if previous in _NEVER_CALLED and before != b".":
-            continue
-        if not _is_name(previous) or before in _CONTEXT.get(previous, ()):
-            continue
-        schema, name = _called(tokens, index)
+        schema, name = _called(tokens, index - 1)
         effect = Effect.UNKNOWN if name is None else catalog.function(schema, name)
         if effect is Effect.UNKNOWN:
             if previous in _INFIX and before not in _NO_OPERAND_YET and before[:1] not in _OPERATOR_BYTES:
                 continue
             if column_lists is None:
                 column_lists = find_column_lists(words)
-            if index in column_lists:
+            if index - 1 in column_lists:
                 continue
-        _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index + 1 : index + 3], finding)
+        _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index : index + 2], finding)
 
 
 def _is_name(word: bytes) -> bool:
@@ -231,7 +236,7 @@ def _called(tokens: Sequence[bytes], parenthesis: int) -> tuple[str | None, str 
 
 
 def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], finding: Finding) -> None:
-    if name is not None and name.removeprefix("pg_catalog.") == "current_setting":
+    if effect is Effect.ASKS_SETTING:
         effect = _effect_of_current_setting(arguments)
     match effect:
         case Effect.HARMLESS:
@@ -239,7 +244,7 @@ def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], fin
         case Effect.TRANSACTION_TIME:
             finding.called.append(name or "?")
             finding.need |= Need.TRANSACTION_TIME
-        case Effect.PRIMARY:
+        case Effect.PRIMARY | Effect.ASKS_SETTING:
             finding.raise_to(Level.PRIMARY, f"{name}() is asked of the primary")
         case Effect.ADVISORY_LOCK:
             finding.raise_to(Level.PRIMARY, f"{name}() takes a lock that the session keeps")
