@@ -71,9 +71,9 @@ def find_postgres(
                     return found
                 reason = f"{folder} ({origin}) is PostgreSQL {found.version}, and pgamb needs {OLDEST_MAJOR} or newer"
             except (OSError, subprocess.SubprocessError, ValueError) as error:
-                reason = f"{folder} ({origin}) does not run: {error}"
+                reason = f"{folder} ({origin}) does not run: {_why(error)}"
         if environ.get(PG_BIN_VARIABLE):  # named by hand: do not quietly take another one
-            raise ConfigError(reason, hint=f"correct or unset {PG_BIN_VARIABLE}")
+            raise ConfigError(reason, hint=f"set {PG_BIN_VARIABLE} to the folder that holds initdb, or unset it")
         reasons.append(reason)
     hint = INSTALL_HINT.format(package="postgresql", variable=PG_BIN_VARIABLE, what="the folder that holds initdb")
     raise ConfigError("no usable PostgreSQL was found", hint=hint, detail="\n".join(reasons) or None)
@@ -86,9 +86,9 @@ def find_etcd(environ: Mapping[str, str] = os.environ) -> EtcdBinary:
         try:
             return EtcdBinary(path, _version(path, None), origin)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            reason = f"{path} ({origin}) does not run: {error}"
+            reason = f"{path} ({origin}) does not run: {_why(error)}"
         if environ.get(ETCD_VARIABLE):
-            raise ConfigError(reason, hint=f"correct or unset {ETCD_VARIABLE}")
+            raise ConfigError(reason, hint=f"set {ETCD_VARIABLE} to the path of the etcd program, or unset it")
         reasons.append(reason)
     hint = INSTALL_HINT.format(package="etcd-server", variable=ETCD_VARIABLE, what="the path of the etcd program")
     raise ConfigError("no usable etcd was found", hint=hint, detail="\n".join(reasons) or None)
@@ -146,6 +146,14 @@ def _version(program: Path, account: Account | None) -> str:
     if found is None:
         raise ValueError(f"its --version says {answer.stdout.strip()!r}")
     return found.group()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        return str(error.stderr).strip()
+    return str(error)
 
 
 def _copy_installation(folder: Path, readable: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -13,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from pgamb.demo.account import unprivileged_account
+from pgamb.demo.account import Account, unprivileged_account
 from pgamb.demo.binaries import find_etcd, find_postgres
 from pgamb.demo.etcd import EtcdCluster
+from pgamb.demo.janitor import Janitor
 from pgamb.demo.ports import free_port
 from pgamb.demo.postgres import MONITOR, REPLICATION, SUPERUSER, Credentials, PostgresServer
 from pgamb.demo.process import ChildProcess
@@ -55,11 +55,13 @@ class Cluster:
         self.service = service
         self.credentials = Credentials()
         self.account = unprivileged_account()
-        self._keep = directory is not None
+        self.keep = directory is not None
         self._client_port = client_port
         self._options = {"server": tuple(server_options), "client": tuple(client_options)}
-        self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
-        self.folder = _make_folder(directory)
+        # Options of somebody's own agent or ambassador must not reach ours.
+        self._environ = {name: value for name, value in environ.items() if not name.startswith("PGAMB_")}
+        self.folder = _make_folder(directory, self.account)
+        self._janitor = Janitor(self.folder, keep=self.keep)
         try:
             self.logs = self.folder / "logs"
             self.logs.mkdir()
@@ -88,7 +90,7 @@ class Cluster:
                 self._client_port = client_port or free_port()
                 self.client = self._ambassador()
         except BaseException:
-            self._remove()
+            self._janitor.clean()
             raise
 
     def __enter__(self) -> Cluster:
@@ -188,7 +190,7 @@ class Cluster:
         for child in ambassadors:
             child.stop(grace_s=GRACE_S)
         # A kept folder holds data that somebody wants: replicas last, so that they get all of the primary's WAL.
-        number = signal.SIGINT if self._keep else signal.SIGQUIT
+        number = signal.SIGINT if self.keep else signal.SIGQUIT
         for server in self.servers:
             server.resume()
             server.process.send(number)
@@ -196,7 +198,7 @@ class Cluster:
             self.etcd.stop()
         for server in self.servers:
             server.process.stop(number)
-        self._remove()
+        self._janitor.clean()
 
     def promote(self, name: str) -> PostgresServer:
         """Make a replica the primary and let the other running replicas follow it. Does not stop the old primary."""
@@ -265,42 +267,46 @@ class Cluster:
         return self.client.name if self.client is not None else "no client"
 
     def _agent(self, server: PostgresServer) -> ChildProcess:
-        argv = ["server", "--dsn", server.dsn(user=MONITOR), "--registry", self.registry_url]
-        argv += ["--service", self.service, "--node", server.name, "--advertise", server.address]
-        return self._pgamb(f"{server.name}-agent", [*argv, *self._options["server"]])
+        argv = ["server", "--registry", self.registry_url, "--service", self.service]
+        argv += ["--node", server.name, "--advertise", server.address, *self._options["server"]]
+        return self._pgamb(f"{server.name}-agent", argv, {"PGAMB_DSN": server.dsn(user=MONITOR)})
 
     def _ambassador(self) -> ChildProcess:
-        argv = ["client", "--listen", f"127.0.0.1:{self._client_port}", "--registry", self.registry_url]
-        argv += ["--service", self.service, "--auth", "scram", "--auth-dsn", self.members_dsn]
-        return self._pgamb("client", [*argv, *self._options["client"]])
+        argv = ["client", "--listen", str(self._client_port), "--registry", self.registry_url]
+        argv += ["--service", self.service, "--auth", "scram", *self._options["client"]]
+        return self._pgamb("client", argv, {"PGAMB_AUTH_DSN": self.members_dsn})
 
-    def _pgamb(self, name: str, argv: Sequence[str]) -> ChildProcess:
+    def _pgamb(self, name: str, argv: Sequence[str], secrets: Mapping[str, str]) -> ChildProcess:
+        # Passwords go by the environment: a command line is seen by everyone who may list processes.
         return ChildProcess(
             f"pgamb {argv[0]} ({name})" if name != argv[0] else f"pgamb {argv[0]}",
             [sys.executable, "-m", "pgamb", *argv],
             log=self.logs / f"{name}.log",
-            env=self._environ,
+            env={**self._environ, **secrets},
             cwd=Path.cwd(),
         )
 
     def _socket_folder(self) -> Path:
         return self.folder / "s"
 
-    def _remove(self) -> None:
-        if not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
-
-def _make_folder(directory: Path | None) -> Path:
-    if directory is None:
-        folder = Path(tempfile.mkdtemp(prefix="pgamb-"))
-        folder.chmod(0o755)  # the account that PostgreSQL runs as has to pass
-        return folder
-    folder = directory.absolute()
+def _make_folder(directory: Path | None, account: Account | None) -> Path:
+    """Make the folder of a cluster, or take one that is empty. Raises ConfigError, and then has made none."""
+    folder = directory.absolute() if directory is not None else Path(tempfile.gettempdir())
+    if account is not None and (blocked := account.blocked_at(folder)):
+        raise ConfigError(
+            f"the user {account.name}, whom PostgreSQL runs as, cannot enter {blocked}",
+            hint="name a folder elsewhere" + (" with TMPDIR" if directory is None else ""),
+        )
     try:
+        if directory is None:
+            folder = Path(tempfile.mkdtemp(prefix="pgamb-"))
+        elif folder.exists():
+            if any(folder.iterdir()):
+                raise ConfigError(f"{folder} is not empty", hint="name a new folder, or remove what is in it first")
+            return folder
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty", hint="name a new folder, or remove what is in it first")
+        folder.chmod(0o755)  # the account that PostgreSQL runs as has to pass
     except OSError as error:
         raise ConfigError(f"{folder} cannot be used: {error.strerror}", hint="name another folder") from error
     return folder

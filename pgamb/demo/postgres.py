@@ -99,7 +99,7 @@ class PostgresServer:
         if account and (blocked := account.blocked_at(folder)):
             raise ConfigError(
                 f"the user {account.name}, whom PostgreSQL runs as, cannot enter {blocked}",
-                hint=f"choose a folder elsewhere, or `chmod o+x {blocked}`",
+                hint="name a folder elsewhere",
             )
         self.process = ChildProcess(
             f"PostgreSQL {name}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,18 +10,20 @@ from pathlib import Path
 from pgamb.demo.account import unprivileged_account
 from pgamb.demo.binaries import find_etcd, find_postgres
 from pgamb.demo.etcd import EtcdCluster, EtcdServer, EtcdTls
+from pgamb.demo.janitor import Janitor
 from pgamb.demo.postgres import Credentials, PostgresServer
 
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
-    """Give a folder that the account of PostgreSQL can enter (pytest's own are closed to others), and remove it."""
+    """Give a folder that the account of PostgreSQL can enter (pytest's own are closed to it), and remove it."""
     folder = Path(tempfile.mkdtemp(prefix="pgamb-test-"))
     folder.chmod(0o755)
+    janitor = Janitor(folder)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        janitor.clean()
 
 
 @contextmanager
