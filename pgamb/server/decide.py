@@ -62,12 +62,13 @@ class History:
     """What has to be remembered between decisions.
 
     `record` is the highest `primary` ever seen or written, `holder` the member it names as last seen, `failures`
-    the probes in a row that brought nothing certain.
+    the probes in a row that brought nothing certain, `announced` whether we wish to be registered.
     """
 
     record: PrimaryRecord | None = None
     holder: Member | None = None
     failures: int = 0
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,17 @@ def remember(
     for node, answer in (answers or {}).items():
         if answer.state is PeerState.PRIMARY and (record is None or answer.timeline > record.timeline):
             record, holder = PrimaryRecord(node, answer.timeline), None if view is None else _member(view, node)
-    return History(record, holder, failures)
+    return replace(history, record=record, holder=holder, failures=failures)
+
+
+def announcing(history: History) -> History:
+    """Take in that our member is to be registered from now on."""
+    return replace(history, announced=True)
+
+
+def withdrawn(history: History) -> History:
+    """Take in that it is to be registered no more."""
+    return replace(history, announced=False)
 
 
 def claimed(history: History, record: PrimaryRecord, member: Member) -> History:
@@ -173,7 +184,8 @@ def decide(
             reason, Refusal(f"{identity.node}: {reason}", "Give the agent the --service of its own cluster.")
         )
     twin = _member(view, identity.node)
-    if twin is not None and twin.addresses != identity.addresses:
+    # Who was there first stays: our own key, if another agent writes over it, is the registration's to restore.
+    if twin is not None and twin.addresses != identity.addresses and not history.announced:
         where = ", ".join(map(str, twin.addresses))
         return Hold(
             f'another agent is registered as node "{identity.node}", at {where}: waiting for that to end; '

@@ -13,6 +13,7 @@ that it is known to have reached (control file, end of recovery, WAL receiver) i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 
@@ -60,6 +61,8 @@ SELECT r.in_recovery,
        AS w ON true
 """
 
+_NOBODY = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.EPIPE)
+
 # The server is stopping, starting, or in crash recovery (appendix "Error Codes", class 57).
 _NOT_SERVING = ("57P01", "57P02", "57P03")
 
@@ -82,7 +85,7 @@ class Prober:
                 return await self._ask()
         except TimeoutError:
             self._drop()
-            return Unreachable(f"no answer within {self._timeout_s:g} s", is_gone=False)
+            return Unreachable(f"no answer within {self._timeout_s:g} s", is_gone=False, is_silent=True)
         except asyncpg.ClientConfigurationError as error:
             raise ConfigError(f"--dsn: {error}", hint="See `pgamb server --help`.") from error
         except asyncpg.PostgresError as error:
@@ -90,7 +93,8 @@ class Prober:
             return Unreachable(_sentence(error), is_gone=error.sqlstate in _NOT_SERVING)
         except (OSError, asyncpg.InterfaceError) as error:
             self._drop()
-            return Unreachable(_sentence(error), is_gone=True)
+            nobody = _is_nobody(error)
+            return Unreachable(_sentence(error), is_gone=nobody, is_silent=nobody)
         except BaseException:
             self._drop()
             raise
@@ -179,6 +183,18 @@ def _lag_s(row: asyncpg.Record) -> float | None:
     if row["is_receiving"] and _lag_bytes(row) == 0:
         return 0.0
     return None if row["replayed_ago_s"] is None else max(0.0, row["replayed_ago_s"])
+
+
+def _is_nobody(error: BaseException) -> bool:
+    """Tell "nobody listens there" from the complaints of somebody who did answer (asyncpg's are ConnectionErrors too).
+
+    Of a name with several addresses, all failures come as one OSError without a number.
+    """
+    if isinstance(error, ConnectionRefusedError | ConnectionResetError | FileNotFoundError):
+        return True
+    if isinstance(error, asyncpg.InterfaceError) or not isinstance(error, OSError):
+        return False
+    return error.errno in _NOBODY or str(error).startswith("Multiple exceptions")
 
 
 def _sentence(error: BaseException) -> str:

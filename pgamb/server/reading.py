@@ -31,10 +31,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """There is no reading. `is_gone`: nobody serves there; else somebody may, and does not answer us."""
+    """There is no reading.
+
+    `is_gone`: nobody serves there now. `is_silent`: nothing at all came back, not even a refusal; that is what a
+    server that is gone, and one behind a broken network, have in common.
+    """
 
     reason: str
     is_gone: bool
+    is_silent: bool = False
 
 
 Probe: TypeAlias = Reading | Unreachable
