@@ -31,7 +31,7 @@ from pgamb.registry.store import (
 
 
 class MemoryStore:
-    """Implements `Store`. `clock` gives seconds; leases end when `expire` is called, or any operation, after their time.
+    """Implements `Store`. `clock` gives seconds; a lease ends at the first `expire`, or operation, behind its time.
 
     `away` makes everything raise RegistryUnavailable, as an etcd that is down does; `lose_answers` lets that many
     transactions happen and then raise OutcomeUnknown.
