@@ -65,7 +65,7 @@ class EtcdServer:
         members = ",".join(f"{peer}=http://{HOST}:{port}" for peer, port in peers.items())
         argv += ["--initial-cluster", members, "--initial-cluster-state", "new"]
         # Two clusters on one machine must never take each other for their own.
-        argv += ["--initial-cluster-token", f"pgamb-{peers[name]}", "--log-level", "warn"]
+        argv += ["--initial-cluster-token", f"pgamb-{min(peers.values())}", "--log-level", "warn"]
         if _newer(binary.version, (3, 5)):  # unknown to 3.4; a demo's data need not survive a power cut
             argv += ["--unsafe-no-fsync"]
         if tls is not None:
