@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -20,6 +20,14 @@ def wait_for(condition: Callable[[], T], deadline_s: float, what: str) -> T:
             raise AssertionError(f"not within {deadline_s:g} s: {what} (last answer: {answer!r})")
         time.sleep(POLL_S)
     return answer
+
+
+@overload
+async def wait_for_async(condition: Callable[[], Awaitable[T]], deadline_s: float, what: str) -> T: ...
+
+
+@overload
+async def wait_for_async(condition: Callable[[], T], deadline_s: float, what: str) -> T: ...
 
 
 async def wait_for_async(condition: Callable[[], T | Awaitable[T]], deadline_s: float, what: str) -> T:
