@@ -23,7 +23,7 @@ from pgamb.registry.etcd.security import Credentials, Tls
 log = logging.getLogger(__name__)
 
 # Each of these was seen to matter; docs/decisions/0001-etcd-client.md has what happened without it.
-_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.use_local_subchannel_pool", 1),  # else back-off is shared between channels to one address
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2000),  # this one is the time allowed to connect
@@ -167,7 +167,7 @@ class Connection:
                 self._token = None
             elif "authentication failed" in text:
                 raise RegistryError(
-                    f'etcd at {endpoint} refuses the password of user "{self._user}"',
+                    f"etcd at {endpoint} refuses the password of user {self._user}",
                     hint="Check the user and the password in the registry URL.",
                 ) from error
             else:
@@ -190,9 +190,9 @@ class Connection:
         channel = self._channels.get(endpoint)
         if channel is None:
             if self._channel_credentials is None:
-                channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+                channel = grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
             else:
-                channel = grpc.aio.secure_channel(endpoint, self._channel_credentials, options=_OPTIONS)
+                channel = grpc.aio.secure_channel(endpoint, self._channel_credentials, options=CHANNEL_OPTIONS)
             self._channels[endpoint] = channel
         return channel
 

@@ -54,19 +54,18 @@ def classify(code: grpc.StatusCode | None, text: str) -> Fault:
 
 def translate(fault: Fault, text: str, endpoint: str, user: str | None) -> RegistryError:
     """Make the error that callers see; `text` is etcd's own."""
-    who = f'user "{user}"' if user else "an anonymous client"
     if fault is Fault.ELSEWHERE:
         return RegistryUnavailable(f"etcd at {endpoint} does not answer: {text}")
     if fault is Fault.LEASE_GONE:
         return LeaseGone(f"the lease is gone: {text}")
-    if fault is Fault.TOKEN and not user:
+    if fault in (Fault.DENIED, Fault.TOKEN) and not user:
         return RegistryError(
             f"etcd at {endpoint} wants a log-in: {text}",
             hint="Write etcd://user:password@host:2379, or give --ca, --cert, --key.",
         )
     if fault in (Fault.DENIED, Fault.TOKEN):
         return RegistryError(
-            f"etcd at {endpoint} does not allow this to {who}: {text}",
+            f"etcd at {endpoint} does not allow this to user {user}: {text}",
             hint="Let the user's role: etcdctl role grant-permission ROLE readwrite --prefix=true /pgamb/",
         )
     if "database space exceeded" in text:

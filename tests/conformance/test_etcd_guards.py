@@ -1,0 +1,401 @@
+"""What a correct etcd client guards against, each seen on a real etcd that is stopped, killed, wiped or locked.
+
+The guards that hold for every store are in `test_store.py`, those of an agent in `test_registration.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trustme
+
+from pgamb.demo.etcd import EtcdServer, EtcdTls
+from pgamb.errors import ConfigError, RegistryError, RegistryUnavailable
+from pgamb.registry.etcd.connection import CHANNEL_OPTIONS, Connection
+from pgamb.registry.etcd.security import Credentials, Tls
+from pgamb.registry.etcd.store import EtcdStore
+from pgamb.registry.etcd.watch import Heartbeat
+from pgamb.registry.lease import new_lease_id
+from pgamb.registry.mirror import Mirror, Timing
+from pgamb.registry.store import Batch, Compare, KeyRange, OutcomeUnknown, Position, Put
+from tests.conformance.conftest import open_store
+from tests.support.etcd import enable_authentication, etcdctl
+from tests.support.servers import running_etcd, running_etcd_cluster
+from tests.support.waiting import wait_for_async
+
+PREFIX = "/pgamb/guards/"
+RANGE = KeyRange.prefix(PREFIX)
+DEADLINE_S = 20.0
+QUICK = Timing(resync_s=30.0, retry_min_s=0.05, retry_max_s=0.3)
+
+
+class Following:
+    """A mirror with its task."""
+
+    def __init__(self, store: EtcdStore, timing: Timing = QUICK) -> None:
+        self.mirror = Mirror(store, RANGE, timing=timing)
+        self._store = store
+
+    async def __aenter__(self) -> Mirror:
+        self._task = asyncio.create_task(self.mirror.run())
+        await wait_for_async(lambda: self.mirror.connected, DEADLINE_S, "the first watch")
+        return self.mirror
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._store.close()
+
+
+def keys(mirror: Mirror) -> list[str]:
+    return [] if mirror.contents is None else sorted(key.removeprefix(PREFIX) for key in mirror.contents.items)
+
+
+async def first_failure(watch: AsyncGenerator[Batch, None]) -> RegistryError:
+    """Return what ends a watch."""
+    async with asyncio.timeout(DEADLINE_S), aclosing(watch):
+        try:
+            async for _ in watch:
+                pass
+        except RegistryError as error:
+            return error
+    raise AssertionError("the watch ended without an error")
+
+
+async def test_no_event_is_lost_or_repeated_over_restarts(own_etcd: EtcdServer) -> None:
+    """Guards 3 and 9: sixty writes, etcd killed twice between them; sixty events, and quickly."""
+    writer, reader = open_store(own_etcd), open_store(own_etcd)
+    position = (await reader.list(RANGE)).position
+    seen: list[str] = []
+
+    async def read() -> None:
+        nonlocal position
+        while len(seen) < 60:
+            try:
+                async with aclosing(reader.watch(RANGE, position)) as watch:
+                    async for batch in watch:
+                        seen.extend(event.item.key.removeprefix(PREFIX) for event in batch.events)
+                        position = batch.position
+            except RegistryUnavailable:
+                await asyncio.sleep(0.05)
+
+    reading = asyncio.create_task(read())
+    for number in range(60):
+        await writer.put(Put(f"{PREFIX}{number:02}", b""))
+        if number in (19, 39):
+            await wait_for_async(lambda: len(seen) >= 10, DEADLINE_S, "some events")
+            await asyncio.to_thread(own_etcd.kill)
+            await asyncio.to_thread(own_etcd.start)
+            await wait_for_async(partial(answers, writer), 3.0, "calls go through again after a restart")
+    await wait_for_async(lambda: len(seen) >= 60, 3.0, f"all sixty events, not only {len(seen)}")
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert seen == [f"{number:02}" for number in range(60)]
+    await writer.close()
+    await reader.close()
+
+
+async def answers(store: EtcdStore) -> bool:
+    try:
+        await store.get(PREFIX)
+    except RegistryUnavailable:
+        return False
+    return True
+
+
+async def test_a_wiped_etcd_is_listed_again(own_etcd: EtcdServer) -> None:
+    """Guard 4: its revisions start over, so what we wait for would come in a long time or never."""
+    store = open_store(own_etcd)
+    for _ in range(20):
+        await store.put(Put(PREFIX + "old", b""))
+    async with Following(store) as mirror:
+        assert keys(mirror) == ["old"]
+        await asyncio.to_thread(own_etcd.stop)
+        own_etcd.wipe()
+        await asyncio.to_thread(own_etcd.start)
+        await asyncio.to_thread(etcdctl, own_etcd, "put", PREFIX + "new", "")
+        await wait_for_async(lambda: keys(mirror) == ["new"], DEADLINE_S, "the keys of the new store")
+        assert mirror.contents is not None
+        assert mirror.contents.generation >= 1
+
+
+async def test_a_member_without_its_leader_is_left(tmp_path: Path) -> None:
+    """Guards 5 and 11: of three nodes two die; the third neither feeds a watch nor answers, and says so soon."""
+    with running_etcd_cluster(3) as cluster:
+        alone, *others = cluster.servers
+        store = EtcdStore(Connection((alone.endpoint,)), heartbeat=Heartbeat(60.0, 1.0))
+        position = (await store.list(RANGE)).position
+        watching = asyncio.create_task(first_failure(store.watch(RANGE, position)))
+        rotating = open_store(*cluster.servers)
+        await rotating.put(Put(PREFIX + "k", b"before"))
+        await asyncio.to_thread(others[0].kill)
+        await rotating.put(Put(PREFIX + "k", b"with two of three"))
+        alone.pause()
+        others[0].start(wait=False)
+        await wait_for_async(
+            partial(written, rotating, b"without the first"), DEADLINE_S, "another node takes the call"
+        )
+        alone.resume()
+        for other in others:
+            await asyncio.to_thread(other.kill)
+        # The heartbeat is off: it is `hasleader` that ends the watch.
+        assert isinstance(await watching, RegistryUnavailable)
+        with pytest.raises(RegistryUnavailable):
+            await store.get(PREFIX)
+        await store.close()
+        await rotating.close()
+
+
+async def written(store: EtcdStore, value: bytes) -> bool:
+    try:
+        await store.put(Put(PREFIX + "k", value))
+    except RegistryUnavailable:
+        return False
+    return True
+
+
+async def test_a_hung_etcd_is_noticed_by_the_heartbeat_and_by_deadlines(own_etcd: EtcdServer) -> None:
+    """Guard 6."""
+    store = open_store(own_etcd, call_timeout_s=0.5)
+    position = (await store.list(RANGE)).position
+    watching = asyncio.create_task(first_failure(store.watch(RANGE, position)))
+    await asyncio.sleep(0)
+    own_etcd.pause()
+    began = time.monotonic()
+    with pytest.raises(RegistryUnavailable, match="does not answer"):
+        await store.get(PREFIX)
+    assert time.monotonic() - began < 2.0
+    assert isinstance(await watching, RegistryUnavailable)
+    assert time.monotonic() - began < 5.0
+    own_etcd.resume()
+    await wait_for_async(partial(answers, store), DEADLINE_S, "calls go through again")
+    await store.close()
+
+
+def test_pings_are_not_too_many_and_come_from_the_option_that_works() -> None:
+    """Guards 6, 7, 9, 10: etcd closes connections that ping more often than every 5 s."""
+    options = dict(CHANNEL_OPTIONS)
+    assert options["grpc.keepalive_time_ms"] >= 6000
+    assert options["grpc.http2.ping_timeout_ms"] <= 3000
+    assert options["grpc.use_local_subchannel_pool"] == 1
+    assert options["grpc.max_reconnect_backoff_ms"] <= 2000
+    assert options["grpc.enable_http_proxy"] == 0
+
+
+async def test_an_idle_watch_outlives_many_heartbeats(own_etcd: EtcdServer) -> None:
+    """Guard 8: waiting with a deadline must not cancel the call that is waited for."""
+    store = EtcdStore(Connection((own_etcd.endpoint,)), heartbeat=Heartbeat(0.05, 2.0))
+    position = (await store.list(RANGE)).position
+    async with asyncio.timeout(DEADLINE_S), aclosing(store.watch(RANGE, position)) as watch:
+        for _ in range(12):  # the batch of the start, then answers to heartbeats, all on one call
+            assert not (await anext(watch)).events
+        await store.put(Put(PREFIX + "k", b""))
+        while not (batch := await anext(watch)).events:
+            pass
+    assert batch.events[0].item.key == PREFIX + "k"
+    await store.close()
+
+
+async def test_a_proxy_in_the_environment_is_not_used(own_etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard 10."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    store = open_store(own_etcd)
+    await store.put(Put(PREFIX + "k", b""))
+    await store.close()
+
+
+async def test_a_dead_endpoint_costs_nothing_but_a_moment(own_etcd: EtcdServer) -> None:
+    """Guard 11."""
+    connection = Connection(("127.0.0.1:9", "localhost:9", own_etcd.endpoint))
+    store = EtcdStore(connection)
+    await store.put(Put(PREFIX + "k", b""))
+    assert store.endpoint == own_etcd.endpoint
+    assert connection.endpoint == own_etcd.endpoint, "the next call goes there at once"
+    await store.close()
+
+
+async def test_a_transaction_without_an_answer_is_neither_repeated_nor_called_failed(own_etcd: EtcdServer) -> None:
+    """Guard 16."""
+    store = open_store(own_etcd, call_timeout_s=0.5)
+    await store.put(Put(PREFIX + "k", b"1"))
+    own_etcd.pause()
+    with pytest.raises(OutcomeUnknown):
+        await store.transact([Compare(PREFIX + "once", 0)], [Put(PREFIX + "once", b"")])
+    own_etcd.resume()
+    await store.close()
+
+
+def test_grpc_keeps_its_mouth_shut() -> None:
+    """Guard 18: nothing on stderr, not even for a connection that is refused."""
+    program = (
+        "import asyncio\n"
+        "from pgamb.registry.source import open_store\n"
+        "async def main():\n"
+        "    store = open_store('etcd://127.0.0.1:9')\n"
+        "    try:\n"
+        "        await store.get('k')\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__)\n"
+        "    await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+    answer = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30)
+    assert (answer.stdout.strip(), answer.stderr) == ("RegistryUnavailable", "")
+
+
+class Forgetful(EtcdStore):
+    """Delivers no event."""
+
+    async def watch(self, key_range: KeyRange, after: Position) -> AsyncGenerator[Batch, None]:
+        async with aclosing(super().watch(key_range, after)) as batches:
+            async for batch in batches:
+                if not batch.events:
+                    yield batch
+
+
+async def test_a_full_list_heals_what_the_watch_missed(own_etcd: EtcdServer) -> None:
+    """Guard 19."""
+    store = Forgetful(Connection((own_etcd.endpoint,)))
+    async with Following(store, Timing(resync_s=0.1, retry_min_s=0.05, retry_max_s=0.3)) as mirror:
+        await store.put(Put(PREFIX + "missed", b""))
+        await wait_for_async(lambda: keys(mirror) == ["missed"], DEADLINE_S, "the key that the watch did not tell of")
+        await store.delete(PREFIX + "missed")
+        await wait_for_async(lambda: keys(mirror) == [], DEADLINE_S, "the end that the watch did not tell of")
+
+
+class Interrupted(EtcdStore):
+    """Can be kept from watching."""
+
+    cut = False
+
+    async def watch(self, key_range: KeyRange, after: Position) -> AsyncGenerator[Batch, None]:
+        async with aclosing(super().watch(key_range, after)) as batches:
+            async for batch in batches:
+                if self.cut:
+                    raise RegistryUnavailable("cut")
+                yield batch
+
+
+async def test_a_mirror_lists_again_after_a_compaction(own_etcd: EtcdServer) -> None:
+    """Guard 2: what happened while the watch was away is compacted."""
+    store = Interrupted(Connection((own_etcd.endpoint,)), heartbeat=Heartbeat(0.1, 1.0))
+    async with Following(store) as mirror:
+        await store.put(Put(PREFIX + "gone", b""))
+        await wait_for_async(lambda: keys(mirror) == ["gone"], DEADLINE_S, "the first key")
+        store.cut = True
+        await wait_for_async(lambda: not mirror.connected, DEADLINE_S, "the loss")
+        await store.delete(PREFIX + "gone")
+        revision = await store.put(Put(PREFIX + "kept", b""))
+        await asyncio.to_thread(etcdctl, own_etcd, "compact", str(revision))
+        store.cut = False
+        await wait_for_async(lambda: keys(mirror) == ["kept"] and mirror.connected, DEADLINE_S, "the new list")
+
+
+@pytest.fixture
+def locked_etcd() -> Iterator[EtcdServer]:
+    """An etcd with authentication, whose tokens live a second."""
+    with running_etcd(options=["--auth-token-ttl", "1"]) as server:
+        enable_authentication(server)
+        yield server
+
+
+def log_in(server: EtcdServer, user: str = "pgamb", password: str = "secret") -> EtcdStore:
+    connection = Connection((server.endpoint,), credentials=Credentials(user, password))
+    return EtcdStore(connection, heartbeat=Heartbeat(1.0, 1.0))
+
+
+async def test_tokens_that_expired_or_are_of_yesterday_are_renewed(locked_etcd: EtcdServer) -> None:
+    """Guard 15: after an idle time, after a change of users, after a restart; calls, leases and watches."""
+    store = log_in(locked_etcd)
+    await store.put(Put(PREFIX + "k", b"1"))
+    await asyncio.sleep(2.5)  # etcd looks at its tokens once a second
+    await store.put(Put(PREFIX + "k", b"2"))
+    await asyncio.to_thread(etcdctl, locked_etcd, "user", "add", "other:other", user="root:root")
+    outcome = await store.transact([Compare(PREFIX + "t", 0)], [Put(PREFIX + "t", b"")])
+    assert outcome.succeeded
+    lease_id = new_lease_id()
+    async with Following(store) as mirror:
+        await store.grant(lease_id, 30)
+        await asyncio.to_thread(locked_etcd.stop)
+        await asyncio.to_thread(locked_etcd.start)
+        await wait_for_async(partial(kept, store, lease_id), DEADLINE_S, "the lease is kept with a new token")
+        await asyncio.to_thread(etcdctl, locked_etcd, "put", PREFIX + "new", "", user="root:root")
+        await wait_for_async(lambda: keys(mirror) == ["k", "new", "t"], DEADLINE_S, "the watch with a new token")
+
+
+async def kept(store: EtcdStore, lease_id: int) -> bool:
+    try:
+        return await store.keep_alive(lease_id) > 0
+    except RegistryError:
+        return False
+
+
+async def test_what_is_not_allowed_is_said_and_not_silent(locked_etcd: EtcdServer) -> None:
+    """Guards 1 and 15: a watch without rights, or without a token, is one message and then silence."""
+    store = log_in(locked_etcd)
+    position = (await store.list(RANGE)).position
+    denied = await first_failure(store.watch(KeyRange.prefix("/other/"), position))
+    assert "does not allow this to user" in denied.message
+    assert denied.hint is not None
+    with pytest.raises(RegistryError, match="does not allow this to user"):
+        await store.get("/other/k")
+    # Rights that are given later count without a restart.
+    await asyncio.to_thread(
+        etcdctl, locked_etcd, "role", "grant-permission", "pgamb", "read", "/other/k", user="root:root"
+    )
+    assert await store.get("/other/k") is None
+    await store.close()
+    anonymous = open_store(locked_etcd)
+    with pytest.raises(RegistryError, match="wants a log-in"):
+        await anonymous.get(PREFIX)
+    assert "wants a log-in" in (await first_failure(anonymous.watch(RANGE, position))).message
+    await anonymous.close()
+
+
+async def test_a_wrong_password_is_named_and_authentication_that_is_off_is_no_obstacle(
+    locked_etcd: EtcdServer, etcd: EtcdServer
+) -> None:
+    wrong = log_in(locked_etcd, password="wrong")
+    with pytest.raises(RegistryError, match="refuses the password of user pgamb"):
+        await wrong.get(PREFIX)
+    await wrong.close()
+    open_to_all = log_in(etcd)
+    await open_to_all.get(PREFIX)
+    await open_to_all.close()
+
+
+async def test_mutual_tls(tmp_path: Path) -> None:
+    """Guard 11: the certificate is checked against the name that was asked for."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    files = {name: tmp_path / name for name in ("ca", "cert", "key", "our-cert", "our-key", "stranger")}
+    authority.cert_pem.write_to_path(files["ca"])
+    stranger.cert_pem.write_to_path(files["stranger"])
+    served, ours = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("agent@example.org")
+    for leaf, cert, key in ((served, "cert", "key"), (ours, "our-cert", "our-key")):
+        leaf.cert_chain_pems[0].write_to_path(files[cert])
+        leaf.private_key_pem.write_to_path(files[key])
+    with running_etcd(tls=EtcdTls(files["cert"], files["key"], files["ca"], require_client=False)) as server:
+        both = (server.endpoint, f"localhost:{server.port}")
+        store = EtcdStore(Connection(both, tls=Tls(str(files["ca"]), str(files["our-cert"]), str(files["our-key"]))))
+        await store.put(Put(PREFIX + "k", b""))
+        await store.close()
+        for wrong in (Tls(str(files["stranger"])), None):
+            refused = EtcdStore(Connection((server.endpoint,), tls=wrong))
+            with pytest.raises(RegistryUnavailable):
+                await refused.get(PREFIX)
+            await refused.close()
+    with pytest.raises(ConfigError, match="needs both cert and key"):
+        Connection(("h:1",), tls=Tls(cert_file=str(files["our-cert"])))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Connection(("h:1",), tls=Tls(ca_file=str(tmp_path / "missing")))
