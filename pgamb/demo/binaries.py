@@ -160,7 +160,8 @@ def _copy_installation(folder: Path, readable: Path) -> Path:
     """Copy `.../bin` with the `lib` and `share` beside it: PostgreSQL finds those relative to its own place."""
     target = readable / "postgresql"
     if not target.exists():
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(folder.parent / part, target / part, symlinks=True)
+        for part in ("bin", "lib", "lib64", "share"):
+            if (folder.parent / part).is_dir():
+                shutil.copytree(folder.parent / part, target / part, symlinks=True)
         target.chmod(0o755)
     return target / "bin"

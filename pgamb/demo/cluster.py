@@ -22,6 +22,8 @@ from pgamb.demo.process import ChildProcess
 from pgamb.demo.query import query
 from pgamb.errors import ConfigError, ConnectionFailure, ProcessFailed
 
+# unix(7): 107 bytes, of which ".s.PGSQL.65535" and a slash take 15.
+LONGEST_SOCKET_FOLDER = 92
 READY_DEADLINE_S = 30.0
 # Agents and ambassador are asked to go in order; who drains for longer than this is not waited for.
 GRACE_S = 3.0
@@ -287,7 +289,10 @@ class Cluster:
         )
 
     def _socket_folder(self) -> Path:
-        return self.folder / "s"
+        folder = self.folder / "s"
+        if len(str(folder)) > LONGEST_SOCKET_FOLDER:
+            raise ConfigError(f"{folder} is too long for the name of a unix socket", hint="name a shorter folder")
+        return folder
 
 
 def _make_folder(directory: Path | None, account: Account | None) -> Path:

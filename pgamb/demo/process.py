@@ -118,7 +118,7 @@ class ChildProcess:
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if the process is still there."""
         if self.running:
-            os.kill(self.pid, number)
+            _signal(self.pid, number)
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait for the end and return the exit status. Raises ProcessFailed when it still runs after `timeout_s`."""
@@ -146,10 +146,10 @@ class ChildProcess:
 
     def pause(self) -> None:
         """Freeze the process and all it started: the machine is there, and answers nothing."""
-        if self._freezer is not None:
+        if self._freezer is not None or not self.running:
             return
         # The parent first: what it would start meanwhile is not seen otherwise.
-        os.kill(self.pid, signal.SIGSTOP)
+        _signal(self.pid, signal.SIGSTOP)
         children = descendants(self.pid)
         for pid in children:
             _signal(pid, signal.SIGSTOP)
@@ -223,6 +223,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
+    # That it ends in between, with nobody yet told, is always possible.
     try:
         os.kill(pid, number)
     except ProcessLookupError:
