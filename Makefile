@@ -25,8 +25,10 @@ help:
 demo: $(VENV)/.compiled
 	$(BIN)/python -m pgamb demo $(ARGS)
 
+# Whoever may not write here (root made all of this, another user tests it) gives hypothesis another place to remember in.
 test: $(VENV)/.compiled $(VENV)/.developing
-	$(BIN)/python -m pytest $(ARGS)
+	@test -w . || export HYPOTHESIS_STORAGE_DIRECTORY="$${TMPDIR:-/tmp}/hypothesis-$$(id -u)"; \
+	echo $(BIN)/python -m pytest $(ARGS); $(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.compiled $(VENV)/.developing
 	$(BIN)/ruff format --check .
