@@ -14,6 +14,9 @@ from rich.text import Text
 
 from pgamb.registry.model import Member, MemberState, PrimaryRecord, RegistryStatus, Role, Stats, Topology
 
+# What was read so lately needs no connection to be believed: a snapshot comes before the watch that keeps it fresh.
+FRESH_S = 2.0
+
 _COLOURS = {Role.PRIMARY: "green", Role.REPLICA: "cyan", Role.STALE_PRIMARY: "red"}
 
 
@@ -66,7 +69,7 @@ def picture(topology: Topology, stats: Sequence[Stats], status: RegistryStatus) 
     return Picture(
         service=topology.service,
         primary=primary.node if primary else None,
-        why=why(topology, is_static=status.source.startswith("static://")),
+        why=why(topology, asked=is_static(status.source)),
         record=topology.primary,
         conflict=topology.conflict,
         stale_primaries=tuple(each.node for each in topology.members if each.role is Role.STALE_PRIMARY),
@@ -82,12 +85,15 @@ def picture(topology: Topology, stats: Sequence[Stats], status: RegistryStatus) 
     )
 
 
-def why(topology: Topology, *, is_static: bool = False) -> str:
-    """Say in one sentence who is primary and for which reason, or why nobody is."""
+def why(topology: Topology, *, asked: bool = False) -> str:
+    """Say in one sentence who is primary and for which reason, or why nobody is.
+
+    `asked`: there is no registry, the servers themselves were asked.
+    """
     record = topology.primary
     if topology.conflict and record is None:
         return f"{' and '.join(topology.conflict)} both say primary on one timeline: nobody writes until one is stopped"
-    if is_static:
+    if asked:
         return _why_static(topology)
     if not topology.members:
         gone = f" (the last primary was {record.node} on timeline {record.timeline})" if record else ""
@@ -115,7 +121,7 @@ def why(topology: Topology, *, is_static: bool = False) -> str:
 def _why_static(topology: Topology) -> str:
     record = topology.primary
     if not topology.members:
-        return "no server of static:// answers: see below for what each said"
+        return "no server of static:// answers, or none lets us log in (--auth-dsn): see below for what each said"
     if record is None:
         return "no server says primary: promote one"
     if topology.primary_member() is None:
@@ -152,8 +158,6 @@ def _notes(member: Member, topology: Topology) -> tuple[str, ...]:
         notes.append(f"stale primary on timeline {member.timeline}{newer}: gets no work; rewind it, or stop it")
     if member.node in topology.conflict:
         notes.append(f"in conflict: {' and '.join(topology.conflict)} say primary on one timeline; stop all but one")
-    if topology.cluster is not None and member.system_identifier != topology.cluster:
-        notes.append(f"belongs to another cluster ({member.system_identifier}, not {topology.cluster})")
     if member.role is Role.REPLICA and record is not None and member.timeline != record.timeline:
         notes.append(f"follows timeline {member.timeline}, the primary is on {record.timeline}")
     if member.state is MemberState.DRAINING:
@@ -196,12 +200,17 @@ def table(seen: Picture, *, now: str | None = None) -> RenderableType:
 
 
 def registry_doubt(registry: RegistryPicture) -> str | None:
-    """Say when the picture may be old; None when it is not."""
-    if registry.connected:
-        return None
+    """Say when the picture may be old or incomplete; None when it is not."""
+    if registry.connected or (registry.age_s is not None and registry.age_s < FRESH_S):
+        # Entries that contradict the others are left out, and servers of static:// may answer in part.
+        return f"registry: {registry.last_error}" if registry.last_error else None
     age = "" if registry.age_s is None else f", the picture is {registry.age_s:.0f} s old"
     reason = f": {registry.last_error}" if registry.last_error else ""
     return f"registry: {registry.endpoint or registry.source} cannot be reached{age}{reason}"
+
+
+def is_static(source: str) -> bool:
+    return source.startswith("static://")
 
 
 def lag_text(member: MemberPicture) -> str:

@@ -77,7 +77,8 @@ def test_help_names_every_option_with_its_variable_and_default(command: str, opt
         (("clinet",), "pgamb: error: No such command 'clinet'."),
         (("server", "--registry", "etcd://h"), "pgamb: error: --dsn is missing"),
         (("status",), "pgamb: error: --registry is missing"),
-        (("check", "--config", "/no/such"), 'pgamb: error: --config: "/no/such" cannot be read'),
+        (("status", "--config", "/no/such"), 'pgamb: error: --config: "/no/such" cannot be read'),
+        (("check", "--pool-sise", "3"), "pgamb: error: No such option"),
     ],
 )
 def test_bad_input_is_status_2_with_a_message(arguments: tuple[str, ...], message: str) -> None:
