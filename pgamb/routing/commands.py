@@ -16,8 +16,8 @@ from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, exam
 class Statement(msgspec.Struct, frozen=True):
     """One statement: its tokens, the same in lower case, and lower-case text that contains theirs."""
 
-    tokens: Sequence[bytes]
-    words: Sequence[bytes]
+    tokens: list[bytes]
+    words: list[bytes]
     text: bytes
     catalog: Catalog
 

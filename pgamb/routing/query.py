@@ -107,6 +107,7 @@ _CONTEXT = {
     b"conflict": frozenset([b"on"]),
     b"insert": frozenset([b"then"]),
 }
+_GROUPINGS = frozenset(b"cube rollup".split())
 _NEVER_CALLED = RESERVED | COLUMN_NAMES
 _KEYWORDS = RESERVED | COLUMN_NAMES | RESERVED_FUNCTION_NAMES
 # These join operands; where no operand can be in front of them, they are functions.
@@ -118,7 +119,7 @@ _EXPRESSION_FOLLOWS = frozenset(
 )
 
 
-def examine(tokens: Sequence[bytes], words: Sequence[bytes], text: bytes, catalog: Catalog) -> Finding:
+def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: Catalog) -> Finding:
     """Find out what running a query does.
 
     `words` are the tokens in lower case, and `text` any lower-case text that contains all of theirs.
@@ -140,7 +141,7 @@ def examine(tokens: Sequence[bytes], words: Sequence[bytes], text: bytes, catalo
     return finding
 
 
-def _examine_keywords(words: Sequence[bytes], distinct: set[bytes], finding: Finding) -> None:
+def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding) -> None:
     if JUNK in distinct:
         finding.raise_to(Level.UNKNOWN, "cannot be read: something in it is not SQL")
     if not distinct.isdisjoint(_TIME_KEYWORDS):
@@ -158,7 +159,7 @@ def _examine_keywords(words: Sequence[bytes], distinct: set[bytes], finding: Fin
             _examine_qualified_operator(words[index + 2 : index + 6], finding)
 
 
-def _examine_qualified_operator(words: Sequence[bytes], finding: Finding) -> None:
+def _examine_qualified_operator(words: list[bytes], finding: Finding) -> None:
     if list(words[:2]) == [b"pg_catalog", b"."]:
         words = words[2:]
     if len(words) < 2 or words[1] != b")" or words[0] not in _KNOWN_OPERATORS:
@@ -174,7 +175,7 @@ def _examine_operators(operators: Sequence[bytes], finding: Finding) -> None:
             finding.need |= Need.SETTINGS
 
 
-def _examine_names(tokens: Sequence[bytes], words: Sequence[bytes], finding: Finding) -> None:
+def _examine_names(tokens: Sequence[bytes], words: list[bytes], finding: Finding) -> None:
     for index, word in enumerate(words):
         if word[:3] == b'u&"':
             finding.raise_to(Level.UNKNOWN, 'a name is written as U&"..."')
@@ -188,7 +189,7 @@ def _examine_names(tokens: Sequence[bytes], words: Sequence[bytes], finding: Fin
             finding.raise_to(Level.PRIMARY, f"{name.decode()} looks like a sequence's column")
 
 
-def examine_calls(tokens: Sequence[bytes], words: Sequence[bytes], catalog: Catalog, finding: Finding) -> None:
+def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
     """Find out what the functions called in a statement do."""
     harmless = catalog.harmless
     column_lists: set[int] | None = None
@@ -202,6 +203,10 @@ def examine_calls(tokens: Sequence[bytes], words: Sequence[bytes], catalog: Cata
                 finding.called.append(previous.decode())
                 continue
             if previous in _NEVER_CALLED or before in _CONTEXT.get(previous, ()):
+                continue
+            if previous in _GROUPINGS and words[max(index - 4, 0) : index - 2] == [b"group", b"by"]:
+                continue
+            if previous == b"operator" or (previous == b"set" and b"update" in words):
                 continue
         if not _is_name(previous):
             continue
@@ -273,7 +278,7 @@ def _effect_of_current_setting(arguments: Sequence[bytes]) -> Effect:
     return Effect.PRIMARY
 
 
-def find_column_lists(words: Sequence[bytes]) -> set[int]:
+def find_column_lists(words: list[bytes]) -> set[int]:
     """Find the parentheses behind a name that hold column names or type modifiers, not arguments.
 
     `WITH name (...)`, `FROM x AS name (...)`, `FROM x name (...)`, `INTO name (...)`, `CAST(x AS name (...))`,
@@ -301,7 +306,7 @@ def find_column_lists(words: Sequence[bytes]) -> set[int]:
     return found
 
 
-def _opens_column_list(words: Sequence[bytes], index: int, clause: bytes) -> bool:
+def _opens_column_list(words: list[bytes], index: int, clause: bytes) -> bool:
     start = index - 1
     while start > 1 and words[start - 1] == b".":
         start -= 2

@@ -1,0 +1,102 @@
+"""Every command in PostgreSQL's manual (psql's `\\h` lists them) has its intent."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgamb.routing.classify import classify
+from pgamb.routing.intent import NO_NEED, NO_PIN, Need, Pin
+
+_NEUTRAL = Need.NEUTRAL
+_CONTROL = Need.NEUTRAL | Need.CONTROL
+
+# ALTER, CREATE and DROP belong on the primary, whatever they are about.
+_OBJECTS = """
+AGGREGATE;COLLATION;CONVERSION;DATABASE;DOMAIN;EVENT TRIGGER;EXTENSION;FOREIGN DATA WRAPPER;FOREIGN TABLE;FUNCTION;
+GROUP;INDEX;LANGUAGE;MATERIALIZED VIEW;OPERATOR;OPERATOR CLASS;OPERATOR FAMILY;POLICY;PROCEDURE;PUBLICATION;ROLE;RULE;
+SCHEMA;SEQUENCE;SERVER;STATISTICS;SUBSCRIPTION;TABLE;TABLESPACE;TEXT SEARCH CONFIGURATION;TEXT SEARCH DICTIONARY;
+TEXT SEARCH PARSER;TEXT SEARCH TEMPLATE;TRIGGER;TYPE;USER;USER MAPPING;VIEW
+"""
+_ONLY_SOME = """
+ALTER DEFAULT PRIVILEGES;ALTER LARGE OBJECT;ALTER ROUTINE;ALTER SYSTEM;CREATE ACCESS METHOD;CREATE CAST;CREATE TABLE AS;
+CREATE TRANSFORM;DROP ACCESS METHOD;DROP CAST;DROP OWNED;DROP ROUTINE;DROP TRANSFORM
+"""
+
+
+def _names(block: str) -> list[str]:
+    return [name for line in block.split("\n") for name in line.split(";") if name]
+
+
+_DEFINITIONS = [f"{verb} {what}" for verb in ("ALTER", "CREATE", "DROP") for what in _names(_OBJECTS)]
+
+# A statement of each command, what it needs and what it pins.
+COMMANDS: dict[str, tuple[str, Need, Pin]] = {
+    **{command: (f"{command} x", NO_NEED, NO_PIN) for command in [*_DEFINITIONS, *_names(_ONLY_SOME)]},
+    "ABORT": ("ABORT", _CONTROL | Need.END, NO_PIN),
+    "ANALYZE": ("ANALYZE t", NO_NEED, NO_PIN),
+    "BEGIN": ("BEGIN", _CONTROL | Need.BEGIN, NO_PIN),
+    "CALL": ("CALL p()", Need.SETTINGS, NO_PIN),
+    "CHECKPOINT": ("CHECKPOINT", NO_NEED, NO_PIN),
+    "CLOSE": ("CLOSE c", _NEUTRAL, NO_PIN),
+    "CLUSTER": ("CLUSTER", NO_NEED, NO_PIN),
+    "COMMENT": ("COMMENT ON TABLE t IS 'x'", NO_NEED, NO_PIN),
+    "COMMIT": ("COMMIT", _CONTROL | Need.END | Need.COMMITS, NO_PIN),
+    "COMMIT PREPARED": ("COMMIT PREPARED 'x'", Need.CONTROL | Need.COMMITS, NO_PIN),
+    "COPY": ("COPY t FROM STDIN", Need.COPY_IN, NO_PIN),
+    "DEALLOCATE": ("DEALLOCATE p", _NEUTRAL | Need.DEALLOCATE, NO_PIN),
+    "DECLARE": ("DECLARE c CURSOR FOR SELECT 1", _NEUTRAL, NO_PIN),
+    "DELETE": ("DELETE FROM t", NO_NEED, NO_PIN),
+    "DISCARD": ("DISCARD ALL", _NEUTRAL | Need.DEALLOCATE_ALL, NO_PIN),
+    "DO": ("DO 'BEGIN END'", Need.SETTINGS, NO_PIN),
+    "END": ("END", _CONTROL | Need.END | Need.COMMITS, NO_PIN),
+    "EXECUTE": ("EXECUTE p", Need.EXECUTE | Need.SETTINGS, NO_PIN),
+    "EXPLAIN": ("EXPLAIN DELETE FROM t", Need.READ, NO_PIN),
+    "FETCH": ("FETCH c", _NEUTRAL, NO_PIN),
+    "GRANT": ("GRANT SELECT ON t TO x", NO_NEED, NO_PIN),
+    "IMPORT FOREIGN SCHEMA": ("IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", NO_NEED, NO_PIN),
+    "INSERT": ("INSERT INTO t VALUES (1)", NO_NEED, NO_PIN),
+    "LISTEN": ("LISTEN x", _NEUTRAL, Pin.LISTEN),
+    "LOAD": ("LOAD 'x'", _NEUTRAL | Need.SETTINGS, Pin.LOAD),
+    "LOCK": ("LOCK t", NO_NEED, NO_PIN),
+    "MERGE": ("MERGE INTO t USING u ON a = b WHEN MATCHED THEN DELETE", NO_NEED, NO_PIN),
+    "MOVE": ("MOVE c", _NEUTRAL, NO_PIN),
+    "NOTIFY": ("NOTIFY x", NO_NEED, NO_PIN),
+    "PREPARE": ("PREPARE p AS SELECT 1", _NEUTRAL, Pin.PREPARE),
+    "PREPARE TRANSACTION": ("PREPARE TRANSACTION 'x'", Need.CONTROL | Need.COMMITS, NO_PIN),
+    "REASSIGN OWNED": ("REASSIGN OWNED BY x TO y", NO_NEED, NO_PIN),
+    "REFRESH MATERIALIZED VIEW": ("REFRESH MATERIALIZED VIEW x", NO_NEED, NO_PIN),
+    "REINDEX": ("REINDEX TABLE t", NO_NEED, NO_PIN),
+    "RELEASE SAVEPOINT": ("RELEASE SAVEPOINT x", _CONTROL, NO_PIN),
+    "RESET": ("RESET x", _NEUTRAL | Need.SET, NO_PIN),
+    "REVOKE": ("REVOKE SELECT ON t FROM x", NO_NEED, NO_PIN),
+    "ROLLBACK": ("ROLLBACK", _CONTROL | Need.END, NO_PIN),
+    "ROLLBACK PREPARED": ("ROLLBACK PREPARED 'x'", Need.CONTROL, NO_PIN),
+    "ROLLBACK TO SAVEPOINT": ("ROLLBACK TO SAVEPOINT x", _CONTROL, NO_PIN),
+    "SAVEPOINT": ("SAVEPOINT x", _CONTROL, NO_PIN),
+    "SECURITY LABEL": ("SECURITY LABEL ON TABLE t IS 'x'", NO_NEED, NO_PIN),
+    "SELECT": ("SELECT 1", Need.READ, NO_PIN),
+    "SELECT INTO": ("SELECT 1 INTO x", NO_NEED, NO_PIN),
+    "SET": ("SET x = 1", _NEUTRAL | Need.SET, NO_PIN),
+    "SET CONSTRAINTS": ("SET CONSTRAINTS ALL IMMEDIATE", _NEUTRAL, NO_PIN),
+    "SET ROLE": ("SET ROLE x", _NEUTRAL | Need.SET, NO_PIN),
+    "SET SESSION AUTHORIZATION": ("SET SESSION AUTHORIZATION x", _NEUTRAL | Need.SET, Pin.SESSION_AUTHORIZATION),
+    "SET TRANSACTION": ("SET TRANSACTION READ ONLY", _CONTROL, NO_PIN),
+    "SHOW": ("SHOW x", Need.READ | Need.SHOW, NO_PIN),
+    "START TRANSACTION": ("START TRANSACTION", _CONTROL | Need.BEGIN, NO_PIN),
+    "TABLE": ("TABLE t", Need.READ, NO_PIN),
+    "TRUNCATE": ("TRUNCATE t", NO_NEED, NO_PIN),
+    "UNLISTEN": ("UNLISTEN x", _NEUTRAL, NO_PIN),
+    "UPDATE": ("UPDATE t SET a = 1", NO_NEED, NO_PIN),
+    "VACUUM": ("VACUUM", NO_NEED, NO_PIN),
+    "VALUES": ("VALUES (1)", Need.READ, NO_PIN),
+    "WAIT FOR": ("WAIT FOR LSN '0/1'", NO_NEED, NO_PIN),
+    "WITH": ("WITH x AS (SELECT 1) SELECT * FROM x", Need.READ, NO_PIN),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("change", [str, str.lower, str.title])
+def test_every_command_of_the_manual(command: str, change: type[str]) -> None:
+    sql, need, pins = COMMANDS[command]
+    intent = classify(sql.replace(command, change(command)).encode())
+    assert (intent.need, intent.pins) == (need, pins)
