@@ -1,7 +1,8 @@
 """SASLprep (RFC 4013) of passwords, as PostgreSQL does it.
 
 A password that SASLprep forbids is used as it is, byte for byte: PostgreSQL allows any password, and both sides
-must come to the same bytes.
+must come to the same bytes. For the same reason the prohibitions are looked for before normalization, as PostgreSQL
+does (`pg_saslprep`), where the RFC would have them looked for behind it.
 """
 
 from __future__ import annotations
@@ -33,15 +34,12 @@ def prepare_password(password: str) -> bytes:
 
 
 def _saslprep(text: str) -> str | None:
-    mapped = "".join(
-        " " if stringprep.in_table_c12(character) else character
-        for character in text
-        if not stringprep.in_table_b1(character)
-    )
-    normal = unicodedata.normalize("NFKC", mapped)
-    if not normal or any(forbids(character) for character in normal for forbids in _PROHIBITED):
+    # U+200B is in both tables; as in PostgreSQL, it is a space before it is nothing.
+    spaced = (" " if stringprep.in_table_c12(character) else character for character in text)
+    mapped = "".join(character for character in spaced if not stringprep.in_table_b1(character))
+    if not mapped or any(forbids(character) for character in mapped for forbids in _PROHIBITED):
         return None
-    return normal if _bidi_allows(normal) else None
+    return unicodedata.normalize("NFKC", mapped) if _bidi_allows(mapped) else None
 
 
 def _bidi_allows(text: str) -> bool:

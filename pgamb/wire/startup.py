@@ -123,6 +123,9 @@ def parse_options(text: str) -> dict[str, str]:
             assignment, switch = word[2:], "-c "
         elif word.startswith("--") and len(word) > 2:
             assignment, switch = word[2:], "--"
+        elif word == "--" and (word := next(words, "")) == "":
+            # It ends the switches, as everywhere in getopt(); nothing may stand behind it.
+            break
         else:
             raise InvalidCommandLineOption(
                 f"invalid command-line argument for server process: {word}", hint=_OPTIONS_HINT

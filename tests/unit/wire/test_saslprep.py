@@ -17,6 +17,7 @@ from pgamb.wire.saslprep import prepare_password
         ("\u00aa", b"a"),
         ("\u2168", b"IX"),
         ("a\u00a0b", b"a b"),
+        ("a\u200bb", b"a b"),
         ("e\u0301", "é".encode()),
         ("\u0627\u0628", "\u0627\u0628".encode()),
     ],
@@ -27,7 +28,7 @@ def test_prepared(password: str, prepared: bytes) -> None:
 
 @pytest.mark.parametrize(
     "password",
-    ["\u0007é", "\u06271", "a\u0627", "\u00ad", "\u0221", "\ue000", "\ufffd", "\u2028", "\U000e0001"],
+    ["\u0007é", "\u06271", "a\u0627", "\u00ad", "\u0221", "\ue000", "\ufffd", "\u2028", "\U000e0001", "\u0340x"],
 )
 def test_what_saslprep_forbids_is_used_as_it_is(password: str) -> None:
     assert prepare_password(password) == password.encode()

@@ -166,6 +166,7 @@ def test_names_must_be_utf8_but_an_application_name_is_only_shown() -> None:
         ("-c a=", {"a": ""}),
         ("-c a=1 -c a=2", {"a": "2"}),
         ("-c a=x\\", {"a": "x"}),
+        ("-c a=x --", {"a": "x"}),
         ("-c\u00a0a=x", {"\u00a0a": "x"}),  # a space in Unicode, not in the C locale
     ],
 )
@@ -181,7 +182,9 @@ def test_options_are_read_as_postgresql_reads_them(text: str, expected: dict[str
         ("-cgeqo", "-c geqo requires a value"),
         ("--geqo", "--geqo requires a value"),
         ("--=x", "--=x requires a value"),
-        ("--", "invalid command-line argument for server process: --"),
+        ("-- -c geqo=off", "invalid command-line argument for server process: -c"),
+        ("-c a=b -- geqo=off", "invalid command-line argument for server process: geqo=off"),
+        ("-", "invalid command-line argument for server process: -"),
         ("-x", "invalid command-line argument for server process: -x"),
         ("-S 100", "invalid command-line argument for server process: -S"),
         ("geqo=off", "invalid command-line argument for server process: geqo=off"),
