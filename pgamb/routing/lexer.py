@@ -29,7 +29,7 @@ _ESCAPE_BODY = rb"'[^'\\]*+(?:(?:''|\\[\s\S])[^'\\]*+)*+'"
 # Literals separated by white space with a line break in it are one literal, with the quoting rules of the first.
 _CONTINUED = rb"(?:[ \t\f\v]++|%s)*+[\n\r](?:%s++|%s[\n\r])*+" % (_LINE_COMMENT, _SPACE, _LINE_COMMENT)
 _NUMBER = (
-    rb"(?:0[xX](?:_?[0-9A-Fa-f])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+"
+    rb"(?>0[xX](?:_?[0-9A-Fa-f])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+"
     rb"|(?:[0-9](?:_?[0-9])*+(?:\.(?:[0-9](?:_?[0-9])*+)?)?|\.[0-9](?:_?[0-9])*+)(?:[eE][-+]?[0-9](?:_?[0-9])*+)?)"
 )
 _OPERATOR = rb"(?:[~!@#^&|`?+*%<>=]|-(?!-)|/(?!\*))++"
