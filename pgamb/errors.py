@@ -97,6 +97,10 @@ class InFailedTransaction(PgambError):
     sqlstate = "25P02"
 
 
+class QueryCanceled(PgambError):
+    sqlstate = "57014"
+
+
 class RegistryError(PgambError):
     """The registry cannot be reached, or holds something that contradicts us."""
 

@@ -13,6 +13,7 @@ cdef class Owner(Stream):
     """Who has a backend checked out."""
 
     cdef readonly double waiting_since      # monotonic seconds; means something only while it waits
+    cdef Home waits_at                      # the pool, None while it waits for a primary
 
     cdef int backend_granted(self, Backend backend) except -1
     cdef int checkout_failed(self, object error) except -1

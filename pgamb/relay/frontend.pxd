@@ -61,6 +61,7 @@ cdef class Frontend(Owner):
     cdef size_t _process(self, const char* data, size_t size) except? 0
     cdef int _resume(self) except -1
     cdef int leave(self) except -1
+    cdef int _unqueue(self) except -1
 
     cdef int on_ready(self, uint32_t events) except -1
     cdef size_t _query(self, const char* data, size_t size, size_t total) except? 0

@@ -724,10 +724,7 @@ cdef class Frontend(Owner):
         self.receive(self.reactor.scratch, SCRATCH_BYTES)
         self.close_fd()
         if self.state == WAITING:
-            if self.pool is not None:
-                self.pool.forget(self)
-            else:
-                self.group.forget(self)
+            self._unqueue()
         self.state = CLOSED
         self.pending = None
         self.relay.frontends.pop(self.pid, None)
@@ -754,11 +751,15 @@ cdef class Frontend(Owner):
         """Give up waiting: the unit that waits is answered with `error`, or goes on waiting if it waits no more."""
         if self.state != WAITING:
             return
-        if self.pool is not None:
-            self.pool.forget(self)
-        else:
-            self.group.forget(self)
+        self._unqueue()
         self.checkout_failed(error)
+
+    cdef int _unqueue(self) except -1:
+        if self.waits_at is None:
+            self.group.forget(self)
+        else:
+            (<Pool> self.waits_at).forget(self)
+        return 0
 
 
 def _lost_transaction(cause):

@@ -12,7 +12,8 @@ cdef class Pool(Home):
     cdef readonly bint replica
     cdef readonly int limit
     cdef object opener                  # called as opener(pool) when one more backend is wanted
-    cdef object on_backend_gone         # called as (pool, backend, error)
+    cdef object on_backend_gone         # called as (pool, backend, error) when a backend was lost
+    cdef object on_backend_closed       # called as (pool, backend) when a backend was given up
     cdef object on_abandoned            # called as (pool, backend) after it was closed in the middle of a statement
     cdef object on_role                 # called as (pool, in_recovery)
     cdef list idle                      # a stack: the warmest is used first

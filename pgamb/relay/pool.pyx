@@ -28,8 +28,8 @@ cdef class Pool(Home):
     """The backends of one member, database and user, at most `limit`."""
 
     def __init__(
-        self, member, *, str name, str database, str user, bint replica, int limit, opener, on_backend_gone, on_abandoned, on_role,
-        int weight=1, double lifetime_s=3600.0,
+        self, member, *, str name, str database, str user, bint replica, int limit, opener, on_backend_gone,
+        on_backend_closed, on_abandoned, on_role, int weight=1, double lifetime_s=3600.0,
     ):
         self.member = member
         self.name = name
@@ -41,6 +41,7 @@ cdef class Pool(Home):
         self.lifetime_s = lifetime_s
         self.opener = opener
         self.on_backend_gone = on_backend_gone
+        self.on_backend_closed = on_backend_closed
         self.on_abandoned = on_abandoned
         self.on_role = on_role
         self.idle = []
@@ -56,6 +57,10 @@ cdef class Pool(Home):
     @property
     def idle_count(self):
         return len(self.idle)
+
+    @property
+    def open_count(self):
+        return len(self.backends)
 
     @property
     def waiting_count(self):
@@ -88,6 +93,7 @@ cdef class Pool(Home):
     cdef int enqueue(self, Owner owner) except -1:
         """Let `owner` wait; `backend_granted` or `checkout_failed` will be called."""
         self.waits += 1
+        owner.waits_at = self
         self.waiting.append(owner)
         return self._want_more()
 
@@ -127,6 +133,7 @@ cdef class Pool(Home):
             # Terminate: PostgreSQL logs no unexpected end.
             backend.write(b"X\0\0\0\4", 5)
         backend.close()
+        self.on_backend_closed(self, backend)
         return 0
 
     cdef int _want_more(self) except -1:
@@ -173,11 +180,13 @@ cdef class Pool(Home):
         self.active += 1
         self._put(backend)
 
-    def open_failed(self, error):
-        """Say that a backend could not be opened. Whoever waits fails with `error`, unless others can still serve."""
+    def open_ended(self):
+        """Say that no backend will come of what `opener` was asked for."""
         self.opening -= 1
-        if not self.backends and not self.opening:
-            self.fail_waiting(error)
+
+    def expect_one(self):
+        """Say that a backend will be added that nobody has asked for."""
+        self.opening += 1
 
     def fail_waiting(self, error):
         """Tell everybody who waits that it is in vain."""
@@ -224,6 +233,22 @@ cdef class Pool(Home):
             self.idle.remove(backend)
             self._drop(backend)
         return len(going)
+
+    def oldest_idle(self):
+        """Return since when (monotonic seconds) the coldest idle backend has been idle."""
+        return (<Backend> self.idle[0]).idle_since
+
+    def close_oldest(self):
+        """Close the coldest idle backend."""
+        self._drop(<Backend> self.idle.pop(0))
+
+    def longest_held(self):
+        """Return the owner that has had its backend longest, and for how many seconds; None if all are idle."""
+        cdef Backend backend, longest = None
+        for backend in self.backends:
+            if backend.owner is not None and (longest is None or backend.checked_out_at < longest.checked_out_at):
+                longest = backend
+        return None if longest is None else (longest.owner, now_s() - longest.checked_out_at)
 
     def retire(self):
         """Use no backend again: idle ones are closed now, the others when they are released."""
@@ -294,6 +319,7 @@ cdef class Group:
 
     cdef int hold(self, Owner owner) except -1:
         """Let `owner` wait until there is a primary."""
+        owner.waits_at = None
         self.held.append(owner)
         return 0
 
@@ -310,16 +336,19 @@ cdef class Group:
                 primary.enqueue(owner)
         primary.serve()
 
-    def requeue(self, list owners):
-        """Give new places to those who waited for a pool that is not used any more."""
+    def requeue(self, list owners, bint reads):
+        """Give new places to those who waited for a pool that cannot serve them; `reads`: a replica may."""
         cdef Owner owner
+        cdef Pool pool
         for owner in owners:
-            if self.primary is not None:
-                self.primary.enqueue(owner)
+            pool = self.choose_replica() if reads else None
+            if pool is None:
+                pool = self.primary
+            if pool is None:
+                self.hold(owner)
             else:
-                self.held.append(owner)
-        if self.primary is not None:
-            self.primary.serve()
+                pool.enqueue(owner)
+                pool.serve()
 
     def fail_held(self, error, double before):
         """Give up on those who are held since before `before` (monotonic seconds)."""

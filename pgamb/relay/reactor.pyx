@@ -158,6 +158,10 @@ cdef class Reactor:
             self.loop.call_soon(self.run_deferred)
         return 0
 
+    def call_soon(self, callback):
+        """Call `callback()` when what is being done now is done."""
+        self.defer(callback)
+
     def run_deferred(self):
         cdef list callbacks
         self.deferred_scheduled = False

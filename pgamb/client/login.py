@@ -1,0 +1,251 @@
+"""One application's way from `accept` to its first statement: TLS, startup packet, log-in, welcome.
+
+Everything here is linear, bounded by the log-in timeout, and over before the first query: the connection then goes to
+the data plane, and nothing of this stays behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pgamb.client.authenticator import Authenticator, Login
+from pgamb.client.cancel import Canceller
+from pgamb.client.channel import Channel
+from pgamb.client.monitor import Asker, MemberProber
+from pgamb.client.pools import Pools
+from pgamb.client.welcome import Welcome, Welcomer
+from pgamb.config import ClientOptions
+from pgamb.errors import (
+    AdminShutdown,
+    CannotConnectNow,
+    ConnectionFailure,
+    FeatureNotSupported,
+    InvalidAuthorization,
+    PgambError,
+    PostgresError,
+    ProtocolViolation,
+    TooManyConnections,
+)
+from pgamb.registry.model import Address, Member, Role
+from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.reactor import Reactor
+from pgamb.wire import messages
+from pgamb.wire.startup import (
+    CancelRequest,
+    FirstPacket,
+    GSSENCRequest,
+    SSLRequest,
+    StartupMessage,
+    parse_startup,
+    startup_length,
+)
+
+log = logging.getLogger(__name__)
+
+# A TLS handshake record begins with this byte, a startup packet never does (its length would be 370 MB).
+_TLS_HANDSHAKE = 0x16
+# PostgreSQL's ALPN protocol; without it a direct TLS connection may be meant for another service.
+_ALPN = "postgresql"
+_SECRET_BYTES_30 = 4
+_SECRET_BYTES_32 = 32
+_RETRY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where an application connects from: `local` connections do not leave this machine."""
+
+    name: str
+    local: bool
+
+
+class LoginDesk:
+    """Logs applications in and hands them to the data plane."""
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        *,
+        reactor: Reactor,
+        relay: Relay,
+        pools: Pools,
+        authenticator: Authenticator,
+        welcomer: Welcomer,
+        canceller: Canceller,
+        prober: MemberProber,
+        static: tuple[Address, ...],
+        refresh: Callable[[], object],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._options = options
+        self._reactor = reactor
+        self._relay = relay
+        self._pools = pools
+        self._authenticator = authenticator
+        self._welcomer = welcomer
+        self._canceller = canceller
+        self._prober = prober
+        self._refresh = refresh
+        # Without a registry nothing is known of these before somebody has logged in to one of them.
+        self._static = tuple(Member(str(address), Role.REPLICA, (address,), 0, "", 0) for address in static)
+        self.tls = tls
+        self._pids = itertools.cycle(range(1, 1 << 31))
+        self.logging_in = 0
+        self.refused = 0
+        self.draining = False
+
+    async def serve(self, sock: socket.socket, peer: Peer) -> None:
+        """See one connection through; never raises but for cancellation."""
+        channel = Channel(sock)
+        self.logging_in += 1
+        try:
+            async with asyncio.timeout(self._options.login_timeout_s):
+                await self._serve(channel, peer)
+        except TimeoutError:
+            log.info("login.timeout", extra={"kv": {"peer": peer.name}})
+        except ConnectionFailure as error:
+            # It left, or lost its way: nobody is there to be told.
+            log.debug("login.left", extra={"kv": {"peer": peer.name, "error": error.message}})
+        except PgambError as error:
+            await self._refuse(channel, peer, error)
+        except Exception as error:
+            log.exception("login.failed", extra={"kv": {"peer": peer.name}})
+            await self._refuse(channel, peer, PgambError(f"internal error of pgamb: {error!r}"))
+        finally:
+            self.logging_in -= 1
+            channel.close()
+
+    async def _refuse(self, channel: Channel, peer: Peer, error: PgambError) -> None:
+        self.refused += 1
+        log.info("login.refused", extra={"kv": {"peer": peer.name, "sqlstate": error.sqlstate, "error": error.message}})
+        try:
+            async with asyncio.timeout(1.0):
+                await channel.send(messages.error_response(error, "FATAL"))
+        except (ConnectionFailure, TimeoutError):
+            pass
+
+    async def _serve(self, channel: Channel, peer: Peer) -> None:
+        first = await self._first_packet(channel, peer)
+        if isinstance(first, CancelRequest):
+            await self._canceller.cancel(first.pid, first.secret)
+            return
+        assert isinstance(first, StartupMessage)
+        if self.draining:
+            raise AdminShutdown("pgamb is shutting down")
+        if len(self._relay.frontends) >= self._options.max_connections:
+            raise TooManyConnections(
+                "sorry, too many clients already",
+                detail=f"pgamb serves {self._options.max_connections} connections (--max-connections).",
+            )
+        if self._options.tls_required and channel.tls is None and not peer.local:
+            raise InvalidAuthorization("this server accepts only TLS connections", hint="Connect with sslmode=require.")
+        if first.needs_negotiation:
+            await channel.send(messages.negotiate_protocol_version(first.negotiated_minor, first.unknown_options))
+        startup = dict(first.parameters)
+        user, database = startup.pop("user"), startup.pop("database")
+        if startup.pop("replication", "false").lower() not in ("false", "off", "no", "0", "f", "n"):
+            raise FeatureNotSupported(
+                "pgamb does not carry replication connections yet", hint="Connect to the server itself."
+            )
+        login = await self._authenticator.login(channel, user, database, private=peer.local or channel.tls is not None)
+        welcome = await self._welcome(login, database, user, startup)
+        self._authenticator.credentials[user] = login.credentials
+        await self._hand_over(channel, first, welcome, database, user)
+
+    async def _first_packet(self, channel: Channel, peer: Peer) -> FirstPacket:
+        """Read first packets until one says what is wanted, and start TLS on the way."""
+        asked: set[type] = set()
+        while True:
+            head = await channel.receive_exactly(4)
+            if head[0] == _TLS_HANDSHAKE and not asked:
+                channel.unreceive(head)
+                await self._direct_tls(channel)
+                asked.add(SSLRequest)
+                continue
+            packet = head + await channel.receive_exactly(startup_length(head) - 4)
+            first = parse_startup(packet)
+            if not isinstance(first, SSLRequest | GSSENCRequest):
+                return first
+            if type(first) in asked or channel.tls is not None:
+                raise ProtocolViolation(f"unexpected {type(first).__name__}")
+            asked.add(type(first))
+            if isinstance(first, GSSENCRequest) or self.tls is None:
+                await channel.send(b"N")
+                continue
+            if channel.received():
+                # Bytes that nothing protects must not pass for what TLS protects (CVE-2021-23214).
+                raise ProtocolViolation(
+                    "received unencrypted data after SSL request",
+                    detail="This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+                )
+            await channel.send(b"S")
+            await channel.start_tls(self.tls, server_side=True)
+
+    async def _direct_tls(self, channel: Channel) -> None:
+        if self.tls is None:
+            raise ConnectionFailure("a direct TLS connection, but there is no --tls-cert")
+        await channel.start_tls(self.tls, server_side=True)
+        assert channel.tls is not None
+        if channel.tls.selected_alpn_protocol() != _ALPN:
+            raise ProtocolViolation(
+                "received direct SSL connection request without ALPN protocol negotiation extension"
+            )
+
+    async def _welcome(self, login: Login, database: str, user: str, startup: dict[str, str]) -> Welcome:
+        """Find out what to tell the session; while no member answers, wait as for a primary."""
+        if not login.unverified:
+            known = self._welcomer.known(database, user, startup)
+            if known is not None:
+                return known
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._options.hold_timeout_s
+        while True:
+            try:
+                welcome = await self._welcomer.ask(
+                    self._pools.welcomers() or self._static, database, user, startup, login.credentials
+                )
+                if self._static and self._prober.lend(Asker(database, user, login.credentials)):
+                    self._refresh()
+                return welcome
+            except (CannotConnectNow, PostgresError) as error:
+                if isinstance(error, PostgresError) and error.sqlstate not in ("57P01", "57P02", "57P03"):
+                    raise
+                if loop.time() + _RETRY_S > deadline:
+                    raise
+            await asyncio.sleep(_RETRY_S)
+
+    async def _hand_over(
+        self, channel: Channel, first: StartupMessage, welcome: Welcome, database: str, user: str
+    ) -> None:
+        pid = next(self._pids)
+        while pid in self._relay.frontends:
+            pid = next(self._pids)
+        secret = os.urandom(_SECRET_BYTES_32 if first.negotiated_minor >= 2 else _SECRET_BYTES_30)
+        await channel.send(
+            messages.authentication_ok()
+            + welcome.statuses
+            + messages.backend_key_data(pid, secret)
+            + messages.ready_for_query()
+        )
+        given = channel.hand_over()
+        Frontend(
+            self._reactor,
+            given.fd,
+            self._relay,
+            self._pools.group(database, user),
+            pid=pid,
+            secret=secret,
+            parameters=welcome.parameters,
+            startup=welcome.parameters,
+            rest=given.rest,
+            tls=given.tls,
+            tls_in=given.tls_in,
+            tls_out=given.tls_out,
+        )

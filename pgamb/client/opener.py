@@ -1,0 +1,212 @@
+"""Opens connections to members: connects, negotiates TLS as libpq's sslmode says, and logs in."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pgamb.client.channel import Channel
+from pgamb.config import ClientOptions
+from pgamb.errors import ConfigError, ConnectionFailure, PgambError, PostgresError
+from pgamb.registry.model import Address, Member
+from pgamb.session.backend_login import Credentials, Greeting, backend_login
+from pgamb.wire import messages
+
+# Attempts that may follow one another under one sslmode: with TLS (True), without (False).
+_ATTEMPTS = {
+    "disable": (False,),
+    "allow": (False, True),
+    "prefer": (True, False),
+    "require": (True,),
+    "verify-ca": (True,),
+    "verify-full": (True,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A logged-in connection to a member."""
+
+    channel: Channel
+    greeting: Greeting
+    address: Address
+
+
+class Opener:
+    """Opens connections as `--server-tls` and its companions say."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._timeout_s = options.connect_timeout_s
+        self._mode = options.server_tls
+        self._context = _context(options) if options.server_tls != "disable" else None
+
+    async def open(
+        self,
+        member: Member,
+        database: str,
+        user: str,
+        credentials: Credentials,
+        parameters: Mapping[str, str] | None = None,
+    ) -> Opened:
+        """Log in to a member, at the first of its addresses that answers.
+
+        Raises PostgresError with PostgreSQL's own words, or ConnectionFailure, within the connect timeout.
+        """
+        failure: PgambError = ConnectionFailure(f"{member.node} has no address")
+        for address in member.addresses:
+            try:
+                return await self.open_address(address, database, user, credentials, parameters)
+            except ConnectionFailure as error:
+                failure = error
+        raise failure
+
+    async def open_address(
+        self,
+        address: Address,
+        database: str,
+        user: str,
+        credentials: Credentials,
+        parameters: Mapping[str, str] | None = None,
+    ) -> Opened:
+        """Log in at one address."""
+        attempts = (False,) if address.is_unix else _ATTEMPTS[self._mode]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for number, tls in enumerate(attempts, 1):
+                    try:
+                        return await self._attempt(address, tls, database, user, credentials, parameters or {})
+                    except PostgresError as error:
+                        # As libpq: pg_hba.conf may let in only the other kind of connection.
+                        if number == len(attempts) or not error.sqlstate.startswith("28"):
+                            raise
+                    except _Refused:
+                        if number == len(attempts):
+                            raise
+        except TimeoutError:
+            raise ConnectionFailure(f"{address} did not answer within {self._timeout_s:g} s") from None
+        raise AssertionError("every attempt returns or raises")
+
+    async def send_cancel(self, address: Address, pid: int, secret: bytes) -> None:
+        """Deliver a cancel request and wait until the server has dealt with it. Never raises but for cancellation."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                channel = Channel(await self._connect(address))
+                try:
+                    if not address.is_unix and self._mode not in ("disable", "allow"):
+                        await self._start_tls(channel, address)
+                    await channel.send(messages.cancel_request(pid, secret))
+                    # The server closes the connection when the signal has been sent.
+                    await channel.receive()
+                finally:
+                    channel.close()
+        except (PgambError, TimeoutError):
+            pass
+
+    async def _attempt(
+        self,
+        address: Address,
+        tls: bool,
+        database: str,
+        user: str,
+        credentials: Credentials,
+        parameters: Mapping[str, str],
+    ) -> Opened:
+        channel = Channel(await self._connect(address))
+        try:
+            if tls:
+                await self._start_tls(channel, address)
+            nonce = base64.b64encode(os.urandom(18)).decode()
+            greeting = await channel.converse(
+                backend_login(user, database, credentials, parameters=parameters, nonce=nonce)
+            )
+            return Opened(channel, greeting, address)
+        except ConnectionFailure as error:
+            channel.close()
+            raise ConnectionFailure(f"{address}: {error.message}") from error
+        except BaseException:
+            channel.close()
+            raise
+
+    async def _start_tls(self, channel: Channel, address: Address) -> None:
+        """Ask for TLS; a server that has none raises _Refused unless the mode lets that pass."""
+        await channel.send(messages.ssl_request())
+        answer = await channel.receive_exactly(1)
+        if answer == b"N":
+            if self._mode == "prefer":
+                return
+            raise _Refused(f"{address} does not support TLS, but --server-tls {self._mode} asks for it")
+        if answer != b"S" or channel.received():
+            # Anything behind the answer was not protected by the TLS that it announces (CVE-2021-23222).
+            raise ConnectionFailure(f"{address} does not answer a TLS request as PostgreSQL does")
+        assert self._context is not None
+        await channel.start_tls(self._context, server_hostname=address.host)
+
+    async def _connect(self, address: Address) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        if address.is_unix:
+            targets: list[tuple[int, object]] = [(socket.AF_UNIX, address.socket_path)]
+        else:
+            try:
+                found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise ConnectionFailure(f"cannot resolve {address.host}: {error.strerror or error}") from error
+            targets = [(family, sockaddr) for family, _, _, _, sockaddr in found]
+        failure = f"{address} has no address"
+        for family, target in targets:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, target)
+                if family != socket.AF_UNIX:
+                    set_tcp_options(sock)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = f"cannot connect to {address}: {error.strerror or error}"
+            except BaseException:
+                sock.close()
+                raise
+        raise ConnectionFailure(failure)
+
+
+class _Refused(ConnectionFailure):
+    """The server has no TLS."""
+
+
+def set_tcp_options(sock: socket.socket) -> None:
+    """Send small packets at once, and find out about a silent peer."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def _context(options: ClientOptions) -> ssl.SSLContext:
+    """Make the TLS context for an sslmode; raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["postgresql"])
+    try:
+        if options.server_ca is not None:
+            context.load_verify_locations(options.server_ca)
+        elif options.server_tls in ("verify-ca", "verify-full"):
+            context.load_default_certs()
+        if options.server_cert is not None:
+            context.load_cert_chain(options.server_cert, options.server_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"cannot load the TLS files towards members: {error}",
+            hint="check --server-ca, --server-cert and --server-key",
+        ) from error
+    context.check_hostname = options.server_tls == "verify-full"
+    # As libpq: with a CA file at hand, `require` checks the certificate as `verify-ca` does.
+    verified = options.server_tls in ("verify-ca", "verify-full") or (
+        options.server_tls == "require" and options.server_ca is not None
+    )
+    context.verify_mode = ssl.CERT_REQUIRED if verified else ssl.CERT_NONE
+    return context

@@ -1,0 +1,431 @@
+"""The pools of a process: opens backends for them, follows the topology, and limits how long anybody waits.
+
+Responsibility: everything about pools that is not done per query. The data plane asks for backends (`opener`); they
+are opened here, one task each, and a member that cannot be reached is left out until it answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pgamb.client.opener import Opened, Opener
+from pgamb.config import ClientOptions
+from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError, TooManyConnections
+from pgamb.registry.model import Member, MemberState, Topology
+from pgamb.relay.backend import Backend
+from pgamb.relay.pool import Group, Pool
+from pgamb.relay.reactor import Reactor
+from pgamb.session.backend_login import Credentials
+from pgamb.session.parameters import EMPTY
+from pgamb.session.query import simple_query
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+# How soon, and how seldom at most, a member that failed is tried again.
+RETRY_FIRST_S = 0.2
+RETRY_LAST_S = 2.0
+
+# What a server may be asked for beside its superusers' share; reserved_connections came with PostgreSQL 16.
+_LIMIT_QUERY = (
+    "SELECT pg_catalog.current_setting('max_connections')::int"
+    " - pg_catalog.current_setting('superuser_reserved_connections')::int"
+    " - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int"
+)
+# The server is starting, stopping, or full: what a moment may change.
+_PASSING = ("57P01", "57P02", "57P03", "53300", "53400")
+
+
+@dataclass(slots=True)
+class _MemberState:
+    """What is known of one member besides what the registry says."""
+
+    member: Member
+    limit: int | None = None
+    open: int = 0
+    down_since: float | None = None
+    last_error: str = ""
+    reviving: bool = False
+    pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
+
+    @property
+    def room(self) -> bool:
+        return self.limit is None or self.open < self.limit
+
+
+class Pools:
+    """All pools of a process, by member, database and user."""
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        reactor: Reactor,
+        opener: Opener,
+        credentials: Mapping[str, Credentials],
+        spawn: Callable[..., object],
+    ) -> None:
+        self._options = options
+        self._reactor = reactor
+        self._opener = opener
+        self._credentials = credentials
+        self._spawn = spawn
+        self._members: dict[str, _MemberState] = {}
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._backends: dict[Backend, tuple[_MemberState, Opened]] = {}
+        self.topology: Topology | None = None
+
+    # Asking.
+
+    def group(self, database: str, user: str) -> Group:
+        """Return the pools of a database and user, made when they are first asked for."""
+        key = (database, user)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(database, user)
+            self._assign(group)
+        return group
+
+    def welcomers(self) -> tuple[Member, ...]:
+        """Return the members that a new session's parameters can be asked of, the primary first."""
+        if self.topology is None:
+            return ()
+        primary = self.topology.primary_member()
+        return ((primary,) if primary is not None else ()) + self.topology.replicas()
+
+    def pools(self) -> list[Pool]:
+        """Return all pools in use."""
+        return [pool for state in self._members.values() for pool in state.pools.values()]
+
+    def groups(self) -> list[Group]:
+        return list(self._groups.values())
+
+    def address_of(self, backend: Backend) -> Opened | None:
+        """Return how a backend was opened, None if it is gone."""
+        entry = self._backends.get(backend)
+        return entry[1] if entry is not None else None
+
+    # The topology.
+
+    def apply(self, topology: Topology) -> None:
+        """Use what the registry says from now on."""
+        self.topology = topology
+        wanted = {member.node: member for member in topology.members}
+        retired = []
+        for node, state in list(self._members.items()):
+            member = wanted.get(node)
+            if member is None or member.addresses != state.member.addresses or member.role != state.member.role:
+                retired.append(self._members.pop(node))
+            else:
+                state.member = member
+        for group in self._groups.values():
+            self._assign(group)
+        for state in retired:
+            for pool in state.pools.values():
+                pool.retire()
+                self._requeue(pool)
+
+    def _assign(self, group: Group) -> None:
+        """Give a group its pools by what is known now."""
+        topology = self.topology
+        if topology is None:
+            return
+        primary = topology.primary_member()
+        replicas = [m for m in topology.replicas() if not self._is_down(m)]
+        if self._options.zone and any(m.zone == self._options.zone for m in replicas):
+            replicas = [m for m in replicas if m.zone == self._options.zone]
+        group.set_members(
+            self._pool(primary, group, replica=False)
+            if primary is not None and primary.state is MemberState.RUNNING
+            else None,
+            [self._pool(member, group, replica=True) for member in replicas],
+        )
+
+    def _is_down(self, member: Member) -> bool:
+        state = self._members.get(member.node)
+        return state is not None and state.down_since is not None
+
+    def _pool(self, member: Member, group: Group, *, replica: bool) -> Pool:
+        state = self._members.setdefault(member.node, _MemberState(member))
+        key = (group.database, group.user)
+        pool = state.pools.get(key)
+        if pool is None:
+            pool = state.pools[key] = Pool(
+                member,
+                name=member.node,
+                database=group.database,
+                user=group.user,
+                replica=replica,
+                limit=self._options.pool_size,
+                weight=max(1, member.weight),
+                lifetime_s=self._options.backend_lifetime_s,
+                opener=self._wanted,
+                on_backend_gone=self._gone,
+                on_backend_closed=self._closed,
+                on_abandoned=self._abandoned,
+                on_role=self._role_reported,
+            )
+        return pool
+
+    def _requeue(self, pool: Pool) -> None:
+        """Find new places for those who wait at a pool that cannot serve them."""
+        waiting = pool.take_waiting()
+        if waiting:
+            self.group(pool.database, pool.user).requeue(waiting, pool.replica)
+
+    # Opening.
+
+    def _wanted(self, pool: Pool) -> None:
+        """The data plane wants one more backend (called in C: nothing may be done here and now)."""
+        self._spawn(self._open(pool))
+
+    async def _open(self, pool: Pool) -> None:
+        state = self._members.get(pool.name)
+        if pool.retired or state is None or state.pools.get((pool.database, pool.user)) is not pool:
+            pool.open_ended()
+            return
+        if not state.room and not self._make_room(state, pool):
+            # Whoever closes a backend of this member makes us try again.
+            pool.open_ended()
+            return
+        state.open += 1
+        try:
+            opened = await self._opener.open(
+                pool.member, pool.database, pool.user, self._credentials.get(pool.user, Credentials())
+            )
+            if state.limit is None:
+                state.limit = await self._ask_limit(opened)
+        except PgambError as error:
+            state.open -= 1
+            pool.open_ended()
+            self._open_failed(pool, state, error)
+            return
+        except BaseException:
+            state.open -= 1
+            pool.open_ended()
+            raise
+        self._up(state)
+        self.adopt(pool, state, opened)
+
+    def adopt(self, pool: Pool, state: _MemberState, opened: Opened) -> None:
+        """Give a new connection to its pool."""
+        given = opened.channel.hand_over()
+        backend = Backend(
+            self._reactor,
+            given.fd,
+            pool,
+            EMPTY,
+            opened.greeting.pid,
+            opened.greeting.secret,
+            in_recovery=opened.greeting.parameters.get("in_hot_standby") == "on",
+            tls=given.tls,
+            tls_in=given.tls_in,
+            tls_out=given.tls_out,
+        )
+        self._backends[backend] = (state, opened)
+        pool.add(backend)
+
+    async def _ask_limit(self, opened: Opened) -> int:
+        rows = await opened.channel.converse(simple_query(_LIMIT_QUERY))
+        return max(1, int(rows[0][0] or 1))
+
+    def _make_room(self, state: _MemberState, pool: Pool) -> bool:
+        """Close the idle backend of this member that has been idle longest; return whether there was one."""
+        others = [p for p in state.pools.values() if p is not pool and p.idle_count]
+        if not others:
+            return False
+        min(others, key=lambda p: p.oldest_idle()).close_oldest()
+        return True
+
+    def _open_failed(self, pool: Pool, state: _MemberState, error: PgambError) -> None:
+        passing = isinstance(error, ConnectionFailure) or (
+            isinstance(error, PostgresError) and error.sqlstate in _PASSING
+        )
+        if not passing:
+            # PostgreSQL refuses this user or database: waiting would not change that.
+            log.warning(
+                "backend.refused",
+                extra={
+                    "kv": {"member": pool.name, "database": pool.database, "user": pool.user, "error": error.message}
+                },
+            )
+            pool.fail_waiting(error)
+            return
+        if isinstance(error, PostgresError) and error.sqlstate == "53300":
+            # Others use this server, too: what we have is what it leaves us, for now.
+            state.limit = max(1, state.open)
+            log.warning("member.full", extra={"kv": {"member": pool.name, "open": state.open, "error": error.message}})
+            self._spawn(self._retry_later(pool, state))
+            return
+        self._down(state, error.message)
+
+    async def _retry_later(self, pool: Pool, state: _MemberState) -> None:
+        await asyncio.sleep(RETRY_LAST_S)
+        # Ask again what there is room for.
+        state.limit = None
+        pool.retry()
+
+    # Members that fail.
+
+    def _down(self, state: _MemberState, error: str) -> None:
+        """Leave a member out, and look after it until it answers."""
+        state.last_error = error
+        if state.down_since is None:
+            state.down_since = time.monotonic()
+            log.warning("member.down", extra={"kv": {"member": state.member.node, "error": error}})
+            for group in self._groups.values():
+                self._assign(group)
+            for pool in state.pools.values():
+                if pool.replica:
+                    self._requeue(pool)
+        if not state.reviving:
+            state.reviving = True
+            self._spawn(self._revive(state))
+
+    def _up(self, state: _MemberState) -> None:
+        if state.down_since is None:
+            return
+        log.info(
+            "member.up",
+            extra={"kv": {"member": state.member.node, "after_s": round(time.monotonic() - state.down_since, 1)}},
+        )
+        state.down_since = None
+        for group in self._groups.values():
+            self._assign(group)
+        for pool in state.pools.values():
+            pool.retry()
+
+    async def _revive(self, state: _MemberState) -> None:
+        """Try to log in until it works; then the member takes part again."""
+        delay_s = RETRY_FIRST_S
+        try:
+            while state.down_since is not None and self._members.get(state.member.node) is state:
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_LAST_S)
+                for pool in list(state.pools.values()):
+                    state.open += 1
+                    try:
+                        opened = await self._opener.open(
+                            pool.member, pool.database, pool.user, self._credentials.get(pool.user, Credentials())
+                        )
+                    except PgambError as error:
+                        state.open -= 1
+                        if isinstance(error, PostgresError) and error.sqlstate not in _PASSING:
+                            # It answers; that this user may not log in is another matter.
+                            self._up(state)
+                            break
+                        state.last_error = error.message
+                        continue
+                    except BaseException:
+                        state.open -= 1
+                        raise
+                    if pool.retired:
+                        state.open -= 1
+                        opened.channel.close()
+                        continue
+                    pool.expect_one()
+                    self.adopt(pool, state, opened)
+                    self._up(state)
+                    break
+                if not state.pools:
+                    return
+        finally:
+            state.reviving = False
+
+    # What the data plane tells.
+
+    def _gone(self, pool: Pool, backend: Backend, error: PgambError) -> None:
+        """A backend was lost."""
+        log.info("backend.lost", extra={"kv": {"member": pool.name, "pid": backend.pid, "error": error.message}})
+        self._closed(pool, backend)
+
+    def _closed(self, pool: Pool, backend: Backend) -> None:
+        """A backend was closed, by whoever: there is room for another one."""
+        entry = self._backends.pop(backend, None)
+        if entry is None:
+            return
+        state = entry[0]
+        state.open -= 1
+        for other in state.pools.values():
+            if other is not pool and other.waiting_count:
+                self._reactor.call_soon(other.retry)
+
+    def _abandoned(self, pool: Pool, backend: Backend) -> None:
+        """A backend was closed in the middle of a statement: end the statement, too."""
+        opened = self.address_of(backend)
+        self._closed(pool, backend)
+        if opened is not None:
+            self._spawn(self._opener.send_cancel(opened.address, backend.pid, backend.secret))
+
+    def _role_reported(self, pool: Pool, in_recovery: bool) -> None:
+        """A backend says that its server was promoted: what the registry says will follow."""
+        log.info("member.role_changed", extra={"kv": {"member": pool.name, "in_recovery": in_recovery}})
+
+    # Time.
+
+    async def tick_forever(self) -> None:
+        """Give up on what has waited too long, and close what has been idle too long."""
+        next_sweep = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            for group in self._groups.values():
+                if group.held_count:
+                    group.fail_held(self._no_primary(), now - self._options.hold_timeout_s)
+            for pool in self.pools():
+                if pool.waiting_count:
+                    self._expire_waiting(pool, now)
+            if now >= next_sweep:
+                next_sweep = now + 5.0
+                for pool in self.pools():
+                    pool.close_idle(now - self._options.idle_timeout_s)
+
+    def _expire_waiting(self, pool: Pool, now: float) -> None:
+        state = self._members.get(pool.name)
+        down = state is not None and state.down_since is not None
+        timeout_s = self._options.hold_timeout_s if down else self._options.pool_timeout_s
+        while (waiter := pool.longest_waiting()) is not None and now - waiter.waiting_since > timeout_s:
+            if down and state is not None:
+                waiter.fail_waiting(
+                    CannotConnectNow(
+                        f"{pool.name} could not be reached within {timeout_s:g} s: {state.last_error}",
+                        hint="The statement was not sent. See `pgamb status`, and the logs of pgamb client.",
+                    )
+                )
+            else:
+                waiter.fail_waiting(self._pool_full(pool, timeout_s))
+
+    def _no_primary(self) -> CannotConnectNow:
+        why = "the registry has not been reached yet"
+        if self.topology is not None:
+            why = "the registry names none that answers"
+            if self.topology.conflict:
+                why = f"{', '.join(self.topology.conflict)} claim to be it at the same time"
+        return CannotConnectNow(
+            f"no primary was found within {self._options.hold_timeout_s:g} s: {why}",
+            hint="The statement was not sent. See `pgamb status`.",
+        )
+
+    def _pool_full(self, pool: Pool, timeout_s: float) -> TooManyConnections:
+        state = self._members.get(pool.name)
+        holder = pool.longest_held()
+        detail = (
+            f"The pool of {pool.user}@{pool.database} on {pool.name} has {pool.open_count} backends of "
+            f"{pool.limit} (--pool-size), all in use, and {pool.waiting_count} more sessions wait for one."
+        )
+        if state is not None and not state.room:
+            detail += f" {pool.name} leaves {state.limit} connections in all (its max_connections), all of them open."
+        if holder is not None:
+            session, held_s = holder
+            detail += f" Longest held: by the session with pid {session.pid}, for {held_s:.1f} s" + (
+                f", pinned by {', '.join(session.pin_names)}." if session.pin_names else "."
+            )
+        return TooManyConnections(
+            f"no backend became free within {timeout_s:g} s",
+            detail=detail,
+            hint="End transactions sooner, raise --pool-size (and the server's max_connections), or wait longer "
+            "(--pool-timeout).",
+        )

@@ -1,0 +1,237 @@
+"""`pgamb client`: puts the parts together, and takes them apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+from collections.abc import Coroutine
+
+from pgamb.client.authenticator import Authenticator
+from pgamb.client.cancel import Canceller
+from pgamb.client.listener import Listener, raise_descriptor_limit
+from pgamb.client.login import LoginDesk
+from pgamb.client.monitor import MemberProber, asker_from_dsn
+from pgamb.client.opener import Opener
+from pgamb.client.pools import Pools
+from pgamb.client.welcome import Welcomer
+from pgamb.config import ClientOptions
+from pgamb.errors import AdminShutdown, ConfigError, PgambError
+from pgamb.registry.model import Topology
+from pgamb.registry.source import Registry, StaticSource, open_registry, parse_registry_url
+from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.reactor import Reactor, Source
+from pgamb.relay.statement import Plans
+from pgamb.routing.classify import classify
+from pgamb.session.parameters import ParameterSets
+
+log = logging.getLogger(__name__)
+
+# How long running transactions may take to end after SIGTERM.
+DRAIN_S = 10.0
+_DRAIN_STEP_S = 0.05
+
+
+class Service:
+    """One worker: its loop, its data plane, and what they are made of."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._options = options
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        parameter_sets = ParameterSets()
+        self.reactor = Reactor(asyncio.get_running_loop(), self._source_failed)
+        self.relay = Relay(
+            Plans(classify),
+            parameter_sets,
+            session_mode=options.pool_mode == "session",
+            prepared_limit=options.prepared_statements,
+            on_frontend_closed=self._frontend_closed,
+        )
+        opener = Opener(options)
+        self._authenticator = Authenticator(options)
+        _check_trust(options, self._authenticator.method)
+        self.pools = Pools(options, self.reactor, opener, self._authenticator.credentials, self._spawn)
+        asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
+        self._prober = MemberProber(opener, asker)
+        self._registry: Registry = open_registry(
+            options.registry,
+            options.service,
+            prober=self._prober,
+            ca_file=options.registry_ca,
+            cert_file=options.registry_cert,
+            key_file=options.registry_key,
+        )
+        source = parse_registry_url(options.registry)
+        static = source.addresses if isinstance(source, StaticSource) else ()
+        self._welcomer = Welcomer(opener, parameter_sets)
+        self._desk = LoginDesk(
+            options,
+            reactor=self.reactor,
+            relay=self.relay,
+            pools=self.pools,
+            authenticator=self._authenticator,
+            welcomer=self._welcomer,
+            canceller=Canceller(self.relay, self.pools, opener),
+            prober=self._prober,
+            static=static,
+            refresh=getattr(self._registry, "refresh", lambda: None),
+            tls=_application_tls(options),
+        )
+        self._listener = Listener(options.listen, self._desk.serve, self._spawn)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; raises what makes serving impossible."""
+        limit = raise_descriptor_limit()
+        where = self._listener.bind()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, stop)
+        self._spawn(self._follow())
+        self._spawn(self.pools.tick_forever())
+        self._listener.start()
+        log.info(
+            "client.listening",
+            extra={
+                "kv": {
+                    "at": ", ".join(where),
+                    "service": self._options.service,
+                    "auth": self._authenticator.method,
+                    "pool_mode": self._options.pool_mode,
+                    "pool_size": self._options.pool_size,
+                    "descriptors": limit,
+                }
+            },
+        )
+        try:
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((stopping, self._failure), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if self._failure.done():
+                self._failure.result()
+            await self._drain()
+        finally:
+            await self._close()
+
+    def _signalled(self, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            # The second signal does not wait.
+            self._desk.draining = True
+            self._hurry = True
+        stop.set()
+
+    _hurry = False
+
+    async def _drain(self) -> None:
+        """Take no new work, let running transactions end, then say goodbye."""
+        self._listener.close()
+        self._desk.draining = True
+        log.info("client.draining", extra={"kv": {"connections": len(self.relay.frontends)}})
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_S
+        goodbye = AdminShutdown("terminating connection due to administrator command")
+        while self.relay.frontends and not self._hurry:
+            last = loop.time() >= deadline
+            for frontend in list(self.relay.frontends.values()):
+                if last or (frontend.backend is None and frontend.state_name == "idle"):
+                    frontend.close(goodbye)
+            if self.relay.frontends:
+                await asyncio.sleep(_DRAIN_STEP_S)
+
+    async def _close(self) -> None:
+        self._listener.close()
+        goodbye = AdminShutdown("terminating connection due to administrator command")
+        for frontend in list(self.relay.frontends.values()):
+            frontend.close(goodbye)
+        for pool in self.pools.pools():
+            pool.retire()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._registry.close()
+        self._prober.close()
+        await self._authenticator.close()
+        self.reactor.close()
+        log.info("client.stopped", extra={"kv": {}})
+
+    async def _follow(self) -> None:
+        """Apply every new topology."""
+        async for topology in self._registry.topologies():
+            self._log_topology(self.pools.topology, topology)
+            self._welcomer.forget()
+            self.pools.apply(topology)
+
+    def _log_topology(self, before: Topology | None, now: Topology) -> None:
+        primary = now.primary_member()
+        log.info(
+            "topology",
+            extra={
+                "kv": {
+                    "primary": primary.node if primary is not None else None,
+                    "timeline": primary.timeline if primary is not None else None,
+                    "replicas": ", ".join(member.node for member in now.replicas()),
+                    **({"conflict": ", ".join(now.conflict)} if now.conflict else {}),
+                }
+            },
+        )
+        if before is not None and primary is None and before.primary_member() is not None:
+            log.warning("primary.lost", extra={"kv": {"held_for_s": self._options.hold_timeout_s}})
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run `work` as a task of this service; what it raises ends the service."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    def _source_failed(self, source: Source, error: Exception) -> None:
+        """One connection met a defect of ours: it is closed, and nobody else is harmed."""
+        log.error("connection.defect", exc_info=error, extra={"kv": {"connection": repr(source)}})
+        if isinstance(source, Frontend):
+            source.close(PgambError(f"internal error of pgamb: {error!r}"))
+        else:
+            source.close()  # type: ignore[attr-defined]
+
+    def _frontend_closed(self, frontend: Frontend) -> None:
+        """An application has left; nothing of it stays."""
+
+
+async def serve(options: ClientOptions) -> None:
+    """Run `pgamb client` until it is told to stop. Raises ConfigError for what cannot be."""
+    await Service(options).run()
+
+
+def _application_tls(options: ClientOptions) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        if options.tls_required:
+            raise ConfigError("--tls-required needs a certificate", hint="give --tls-cert and --tls-key")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["postgresql"])
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"cannot load the certificate towards applications: {error}", hint="check --tls-cert and --tls-key"
+        ) from error
+    return context
+
+
+def _check_trust(options: ClientOptions, method: str) -> None:
+    remote = [str(address) for address in options.listen if not address.is_local]
+    if method == "trust" and remote and not options.trust_remote:
+        raise ConfigError(
+            f"--auth trust would let anybody in who reaches {', '.join(remote)}",
+            hint="listen on loopback or a unix socket, or say --trust-remote as well",
+        )

@@ -1,0 +1,114 @@
+"""What a new session is told: the parameters that PostgreSQL would report, for what it asked for when it connected.
+
+PostgreSQL judges startup parameters (`options`, client_encoding, anything else): a connection is opened with them, as
+the application would have, and what it reports is remembered for others that ask for the same. In `password` mode
+this connection is also what checks the password, at every log-in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pgamb.client.opener import Opened, Opener
+from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError
+from pgamb.registry.model import Member
+from pgamb.session.backend_login import Credentials
+from pgamb.session.parameters import EMPTY, SETTINGS_QUERY, ParameterSet, ParameterSets
+from pgamb.session.query import simple_query
+from pgamb.wire import messages
+
+# Long enough to make log-ins cheap, short enough for an upgrade of the server to be noticed.
+KEEP_S = 60.0
+KEEP_COUNT = 1000
+
+# The server cannot take this connection just now; another member may.
+_PASSING = ("57P01", "57P02", "57P03", "53300")
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a session begins with: its parameters, and the ParameterStatus messages that tell of them."""
+
+    parameters: ParameterSet
+    statuses: bytes
+    made_at: float
+
+
+class Welcomer:
+    """Finds out, and remembers, what a new session is to be told."""
+
+    def __init__(self, opener: Opener, parameter_sets: ParameterSets) -> None:
+        self._opener = opener
+        self._sets = parameter_sets
+        self._kept: dict[tuple[str, str, tuple[tuple[str, str], ...]], Welcome] = {}
+
+    def forget(self) -> None:
+        """Ask again: the servers have changed."""
+        self._kept.clear()
+
+    def known(self, database: str, user: str, startup: Mapping[str, str]) -> Welcome | None:
+        """Return what is remembered."""
+        welcome = self._kept.get(_key(database, user, startup))
+        if welcome is None or time.monotonic() - welcome.made_at > KEEP_S:
+            return None
+        return welcome
+
+    async def ask(
+        self,
+        members: tuple[Member, ...],
+        database: str,
+        user: str,
+        startup: Mapping[str, str],
+        credentials: Credentials,
+    ) -> Welcome:
+        """Log in as the application would, at the first member that answers.
+
+        Raises PostgresError with PostgreSQL's refusal, word for word, or CannotConnectNow.
+        """
+        failure: PgambError = CannotConnectNow("no member of the service is known yet")
+        for member in members:
+            try:
+                opened = await self._opener.open(member, database, user, credentials, startup)
+            except ConnectionFailure as error:
+                failure = CannotConnectNow(f"no member could be reached: {error.message}")
+                continue
+            except PostgresError as error:
+                if error.sqlstate in _PASSING:
+                    failure = error
+                    continue
+                raise
+            try:
+                return await self._learn(opened, database, user, startup)
+            except ConnectionFailure as error:
+                failure = CannotConnectNow(f"{member.node} was lost: {error.message}")
+            finally:
+                opened.channel.close()
+        raise failure
+
+    async def _learn(self, opened: Opened, database: str, user: str, startup: Mapping[str, str]) -> Welcome:
+        rows = await opened.channel.converse(simple_query(SETTINGS_QUERY.decode()))
+        await opened.channel.send(messages.terminate())
+        items = {
+            messages.encode_text(name): messages.encode_text(value)
+            for name, value in rows
+            if name is not None and value is not None
+        }
+        reported = dict(opened.greeting.parameters)
+        if "in_hot_standby" in reported:
+            # The application believes in one PostgreSQL, which takes its writes.
+            reported["in_hot_standby"] = "off"
+        welcome = Welcome(
+            self._sets.of(items) if items else EMPTY,
+            b"".join(messages.parameter_status(name, value) for name, value in reported.items()),
+            time.monotonic(),
+        )
+        if len(self._kept) >= KEEP_COUNT:
+            self._kept.clear()
+        self._kept[_key(database, user, startup)] = welcome
+        return welcome
+
+
+def _key(database: str, user: str, startup: Mapping[str, str]) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    return database, user, tuple(sorted(startup.items()))

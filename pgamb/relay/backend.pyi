@@ -1,0 +1,49 @@
+import ssl
+
+from pgamb.relay.reactor import Reactor, Source
+from pgamb.session.parameters import ParameterSet
+
+class Owner(Source):
+    @property
+    def waiting_since(self) -> float: ...
+
+class Home: ...
+
+class Backend(Source):
+    parameters: ParameterSet
+    cancels: int
+    tainted: bool
+    idle_since: float
+    def __init__(
+        self,
+        reactor: Reactor,
+        fd: int,
+        home: Home,
+        parameters: ParameterSet,
+        pid: int,
+        secret: bytes,
+        *,
+        in_recovery: bool = False,
+        tls: ssl.SSLObject | None = None,
+        tls_in: ssl.MemoryBIO | None = None,
+        tls_out: ssl.MemoryBIO | None = None,
+    ) -> None: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def secret(self) -> bytes: ...
+    @property
+    def owner(self) -> Owner | None: ...
+    @property
+    def owed(self) -> int: ...
+    @property
+    def prepared(self) -> int: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def received_bytes(self) -> int: ...
+    @property
+    def sent_bytes(self) -> int: ...
+    def close(self) -> int: ...

@@ -1,0 +1,70 @@
+import ssl
+from collections.abc import Callable
+
+from pgamb.errors import PgambError
+from pgamb.relay.backend import Backend, Owner
+from pgamb.relay.pool import Group, Pool
+from pgamb.relay.reactor import Reactor
+from pgamb.relay.statement import Plans, Statements
+from pgamb.session.parameters import ParameterSet, ParameterSets
+
+class Relay:
+    def __init__(
+        self,
+        plans: Plans,
+        parameter_sets: ParameterSets,
+        *,
+        session_mode: bool,
+        prepared_limit: int,
+        on_frontend_closed: Callable[[Frontend], object],
+    ) -> None: ...
+    @property
+    def plans(self) -> Plans: ...
+    @property
+    def statements(self) -> Statements: ...
+    @property
+    def frontends(self) -> dict[int, Frontend]: ...
+    @property
+    def to_primary(self) -> int: ...
+    @property
+    def to_replica(self) -> int: ...
+
+class Frontend(Owner):
+    def __init__(
+        self,
+        reactor: Reactor,
+        fd: int,
+        relay: Relay,
+        group: Group,
+        *,
+        pid: int,
+        secret: bytes,
+        parameters: ParameterSet,
+        startup: ParameterSet,
+        rest: bytes = b"",
+        tls: ssl.SSLObject | None = None,
+        tls_in: ssl.MemoryBIO | None = None,
+        tls_out: ssl.MemoryBIO | None = None,
+    ) -> None: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def secret(self) -> bytes: ...
+    @property
+    def backend(self) -> Backend | None: ...
+    @property
+    def pool(self) -> Pool | None: ...
+    @property
+    def group(self) -> Group: ...
+    @property
+    def parameters(self) -> ParameterSet: ...
+    @property
+    def state_name(self) -> str: ...
+    @property
+    def pin_names(self) -> list[str]: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def wrote(self) -> bool: ...
+    def close(self, error: PgambError | None = None) -> None: ...
+    def fail_waiting(self, error: PgambError) -> None: ...
