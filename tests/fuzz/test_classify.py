@@ -23,10 +23,42 @@ WRITE_WORDS = frozenset(
 CHANGES = frozenset(b"insert update delete merge into".split())
 GAPS = (" ", "\n", "\t ", "\r\n", " /* x */ ", " -- x\n", "/**/", " /* /* nested */ ; ' */ ")
 FRAGMENTS = (
-    "'", '"', "$$", "$a$", "E'", "\\", "/*", "*/", "--", "\n", ";", "(", ")", ",", ".", "::", "U&\"", "f(",
-    "nextval('s')",    " INTO x", " FOR UPDATE", "INSERT INTO t VALUES (1)", "; DROP TABLE t", "WITH x AS (", "SELECT", " AS ", "1a",
-    "\x00",    "EXPLAIN ", "EXPLAIN ANALYZE ", "COPY (", ") TO STDOUT", "\xff", "BEGIN ATOMIC", "END",
-)  # fmt: skip
+    "'",
+    '"',
+    "$$",
+    "$a$",
+    "E'",
+    "\\",
+    "/*",
+    "*/",
+    "--",
+    "\n",
+    ";",
+    "(",
+    ")",
+    ",",
+    ".",
+    "::",
+    'U&"',
+    "f(",
+    "nextval('s')",
+    " INTO x",
+    " FOR UPDATE",
+    "INSERT INTO t VALUES (1)",
+    "; DROP TABLE t",
+    "WITH x AS (",
+    "SELECT",
+    " AS ",
+    "1a",
+    "\x00",
+    "EXPLAIN ",
+    "EXPLAIN ANALYZE ",
+    "COPY (",
+    ") TO STDOUT",
+    "\xff",
+    "BEGIN ATOMIC",
+    "END",
+)
 
 statements = st.sampled_from(STATEMENTS)
 
