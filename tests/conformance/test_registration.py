@@ -1,0 +1,372 @@
+"""An agent's registration and a proxy's topology, over the store in memory and over a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from pgamb.demo.etcd import EtcdServer
+from pgamb.errors import RegistryMismatch, RegistryUnavailable
+from pgamb.registry.announcer import Announcer
+from pgamb.registry.keys import Keys, encode
+from pgamb.registry.mirror import Timing
+from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Stats, Topology
+from pgamb.registry.store import Compare, Outcome, OutcomeUnknown, Put, Store
+from pgamb.registry.watcher import EtcdRegistry
+from tests.conformance.conftest import EtcdSubject, MemorySubject, Subject, open_store
+from tests.support.waiting import wait_for_async
+
+DEADLINE_S = 15.0
+CLUSTER = "7412345678901234567"
+TIMING = Timing(resync_s=30.0, retry_min_s=0.05, retry_max_s=0.3)
+
+
+def member(node: str, role: Role = Role.REPLICA, timeline: int = 1, cluster: str = CLUSTER) -> Member:
+    return Member(node, role, (Address("10.0.0.1", 5432),), timeline, cluster, 150004, zone="a")
+
+
+@asynccontextmanager
+async def announcing(store: Store, prefix: str, node: str, ttl_s: int = 30) -> AsyncIterator[Announcer]:
+    """Run an announcer that has reached its registry."""
+    announcer = Announcer(store, "db", node, ttl_s, prefix=prefix, timing=TIMING)
+    running = asyncio.create_task(announcer.run())
+    try:
+        await wait_for_async(lambda: announcer.view() is not None, DEADLINE_S, "the first view")
+        yield announcer
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+@asynccontextmanager
+async def following(registry: EtcdRegistry) -> AsyncIterator[list[Topology]]:
+    """Collect what a proxy hears; the newest is the last."""
+    heard: list[Topology] = []
+
+    async def follow() -> None:
+        async with aclosing(registry.topologies()) as topologies:
+            async for topology in topologies:
+                heard.append(topology)  # noqa: PERF401
+
+    task = asyncio.create_task(follow())
+    try:
+        yield heard
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await registry.close()
+
+
+def proxy(subject: Subject) -> EtcdRegistry:
+    store = subject.memory if isinstance(subject, MemorySubject) else open_store(_server(subject))
+    return EtcdRegistry(store, "db", prefix=subject.prefix, timing=TIMING)
+
+
+def _server(subject: Subject) -> EtcdServer:
+    assert isinstance(subject, EtcdSubject)
+    return subject.server
+
+
+async def until(heard: list[Topology], condition: Callable[[Topology], object], what: str) -> Topology:
+    await wait_for_async(lambda: bool(heard) and bool(condition(heard[-1])), DEADLINE_S, what)
+    return heard[-1]
+
+
+async def test_a_member_comes_changes_and_goes(subject: Subject) -> None:
+    registry = proxy(subject)
+    async with announcing(subject.store, subject.prefix, "pg1") as agent, following(registry) as heard:
+        assert await agent.announce(member("pg1"), Stats("pg1", wal_lsn=2**63 - 1, lag_s=0.5))
+        topology = await until(heard, lambda t: t.members, "the member")
+        assert topology.members == (member("pg1"),)
+        assert topology.replicas() == (member("pg1"),)
+        assert topology.cluster == CLUSTER
+        assert topology.primary_member() is None
+        assert await registry.stats() == (Stats("pg1", wal_lsn=2**63 - 1, lag_s=0.5),)
+        count = len(heard)
+        assert await agent.announce(member("pg1"), Stats("pg1", wal_lsn=7))
+        await wait_for_async(lambda: read_stats(registry, 7), DEADLINE_S, "new statistics")
+        assert len(heard) == count, "statistics wake nobody"
+        assert await agent.announce(member("pg1", Role.PRIMARY, 2))
+        await until(heard, lambda t: t.members == (member("pg1", Role.PRIMARY, 2),), "the new role")
+        assert await agent.withdraw()
+        topology = await until(heard, lambda t: not t.members, "the withdrawal")
+        assert topology.cluster == CLUSTER
+        assert await registry.stats() == ()
+        assert not agent.lease_valid
+        assert await agent.announce(member("pg1")), "a withdrawn member can come back"
+        await until(heard, lambda t: t.members, "the member again")
+        status = registry.status()
+        assert status.connected
+        assert status.age_s is not None
+        assert status.last_error is None
+
+
+async def read_stats(registry: EtcdRegistry, wal_lsn: int) -> bool:
+    return [stats.wal_lsn for stats in await registry.stats()] == [wal_lsn]
+
+
+async def test_both_keys_are_on_the_lease_after_every_write(subject: Subject) -> None:
+    """Guard 12: a put without the lease would detach the key, and a dead agent's member would stay for ever."""
+    keys = Keys("db", subject.prefix)
+    async with announcing(subject.store, subject.prefix, "pg1") as agent:
+        for lsn in range(3):
+            assert await agent.announce(member("pg1", timeline=1 + lsn // 2), Stats("pg1", wal_lsn=lsn))
+            items = [await subject.store.get(keys.member("pg1")), await subject.store.get(keys.stats("pg1"))]
+            leases = [item.lease_id for item in items if item is not None]
+            assert len(leases) == 2
+            assert 0 not in leases
+            assert leases[0] == leases[1]
+
+
+async def test_the_primary_is_the_one_that_says_so_and_is_named(subject: Subject) -> None:
+    async with (
+        announcing(subject.store, subject.prefix, "pg1") as one,
+        announcing(subject.store, subject.prefix, "pg2") as two,
+        following(proxy(subject)) as heard,
+    ):
+        await one.announce(member("pg1", Role.PRIMARY, 3))
+        topology = await until(heard, lambda t: t.members, "the member")
+        assert topology.primary_member() is None, "saying so is not enough"
+        assert await one.claim_primary(PrimaryRecord("pg1", 3), 0)
+        topology = await until(heard, lambda t: t.primary, "the record")
+        assert topology.primary_member() == member("pg1", Role.PRIMARY, 3)
+        await two.announce(member("pg2", Role.PRIMARY, 4))
+        view = one.view()
+        assert view is not None
+        assert await two.claim_primary(PrimaryRecord("pg2", 4), await revision(two, PrimaryRecord("pg1", 3)))
+        topology = await until(heard, lambda t: t.primary == PrimaryRecord("pg2", 4), "the new record")
+        assert topology.primary_member() == member("pg2", Role.PRIMARY, 4)
+        stale = topology.member("pg1")
+        assert stale is not None
+        assert stale.role is Role.STALE_PRIMARY, "whatever its agent says"
+
+
+async def revision(agent: Announcer, record: PrimaryRecord) -> int:
+    """Wait until an agent sees this record, and return where."""
+
+    def seen() -> int:
+        view = agent.view()
+        return view.primary_revision if view is not None and view.primary == record else 0
+
+    return await wait_for_async(seen, DEADLINE_S, f"{record} in the view")
+
+
+async def test_a_claim_fails_on_anything_that_changed_meanwhile(subject: Subject) -> None:
+    keys = Keys("db", subject.prefix)
+    async with (
+        announcing(subject.store, subject.prefix, "pg1") as one,
+        announcing(subject.store, subject.prefix, "pg2") as two,
+    ):
+        assert not await one.claim_primary(PrimaryRecord("pg1", 1), 0), "who is not registered claims nothing"
+        await one.announce(member("pg1", Role.PRIMARY, 2))
+        await two.announce(member("pg2", Role.PRIMARY, 2))
+        claims = await asyncio.gather(
+            one.claim_primary(PrimaryRecord("pg1", 2), 0), two.claim_primary(PrimaryRecord("pg2", 2), 0)
+        )
+        assert sorted(claims) == [False, True], "exactly one of two wins"
+        winner = PrimaryRecord("pg1" if claims[0] else "pg2", 2)
+        loser, other = (two, "pg2") if claims[0] else (one, "pg1")
+        at = await revision(loser, winner)
+        assert not await loser.claim_primary(PrimaryRecord(other, 1), at), "never downwards"
+        assert not await loser.claim_primary(PrimaryRecord(other, 3), at - 1), "not on an old view"
+        assert not await loser.claim_primary(PrimaryRecord(other, 3), 0)
+        item = await subject.store.get(keys.primary)
+        assert item is not None
+        assert item.value == encode(winner)
+        assert item.lease_id == 0, "the record outlives its writer"
+        assert await loser.claim_primary(PrimaryRecord(other, 3), at)
+        assert await loser.claim_primary(PrimaryRecord(other, 3), at), "what is written already is ours"
+
+
+async def test_a_claim_needs_its_own_registration_untouched(subject: Subject) -> None:
+    keys = Keys("db", subject.prefix)
+    async with announcing(subject.store, subject.prefix, "pg1") as agent:
+        await agent.announce(member("pg1", Role.PRIMARY))
+        await subject.store.put(Put(keys.member("pg1"), b"another agent of the same name"))
+        assert not await agent.claim_primary(PrimaryRecord("pg1", 1), 0)
+        assert await subject.store.get(keys.primary) is None
+
+
+class LostAnswers:
+    """Takes the answers of the next `count` transactions away; those happen all the same, or not, with `drop`."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.drop = False
+        self._transact = store.transact
+        monkeypatch.setattr(store, "transact", self)
+
+    async def __call__(self, compares: Sequence[Compare], puts: Sequence[Put]) -> Outcome:
+        if not self.count:
+            return await self._transact(compares, puts)
+        self.count -= 1
+        if not self.drop:
+            await self._transact(compares, puts)
+        raise OutcomeUnknown("the answer got lost")
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_claim_without_an_answer_is_read_before_it_is_repeated(
+    subject: Subject, happened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard 16."""
+    lost = LostAnswers(subject.store, monkeypatch)
+    async with announcing(subject.store, subject.prefix, "pg1") as agent:
+        await agent.announce(member("pg1", Role.PRIMARY))
+        lost.count, lost.drop = 1, not happened
+        assert await agent.claim_primary(PrimaryRecord("pg1", 1), 0)
+        item = await subject.store.get(Keys("db", subject.prefix).primary)
+        assert item is not None
+        assert item.version == 1
+        lost.count, lost.drop = 100, True
+        with pytest.raises(RegistryUnavailable, match="not known yet"):
+            await agent.claim_primary(PrimaryRecord("pg1", 2), item.mod_revision)
+
+
+async def test_another_cluster_is_refused_and_told_why(subject: Subject) -> None:
+    keys = Keys("db", subject.prefix)
+    async with (
+        announcing(subject.store, subject.prefix, "pg1") as one,
+        announcing(subject.store, subject.prefix, "pg2") as two,
+    ):
+        await one.announce(member("pg1"))
+        with pytest.raises(RegistryMismatch, match=f"is the PostgreSQL cluster {CLUSTER}.*belongs to cluster 99"):
+            await two.announce(member("pg2", cluster="99"))
+        with pytest.raises(RegistryMismatch):
+            await two.ensure_cluster("99")
+        assert await subject.store.get(keys.member("pg2")) is None
+        # What is mended is mended: the right server under that name is let in.
+        await wait_for_async(lambda: announced(two, member("pg2")), DEADLINE_S, "the right server is registered")
+        await one.ensure_cluster(CLUSTER)
+
+
+async def announced(agent: Announcer, wanted: Member) -> bool:
+    try:
+        return await agent.announce(wanted)
+    except RegistryMismatch:
+        return False
+
+
+async def test_a_key_that_was_removed_or_changed_by_others_comes_back(subject: Subject) -> None:
+    keys = Keys("db", subject.prefix)
+    async with (
+        announcing(subject.store, subject.prefix, "pg1", ttl_s=3) as agent,
+        following(proxy(subject)) as heard,
+    ):
+        await agent.announce(member("pg1"))
+        await until(heard, lambda t: t.members, "the member")
+        await subject.store.delete(keys.member("pg1"))
+        await until(heard, lambda t: not t.members or len(heard) > 2, "the removal")
+        await until(heard, lambda t: t.members == (member("pg1"),), "the member again")
+        await subject.store.put(Put(keys.member("pg1"), b"nonsense"))
+        await until(heard, lambda t: not t.members, "nonsense is no member")
+        await until(heard, lambda t: t.members == (member("pg1"),), "the member once more")
+
+
+async def test_nonsense_in_the_registry_is_left_out_and_named(subject: Subject) -> None:
+    keys = Keys("db", subject.prefix)
+    registry = proxy(subject)
+    async with announcing(subject.store, subject.prefix, "pg1") as agent, following(registry) as heard:
+        await agent.announce(member("pg1"))
+        await subject.store.put(Put(keys.member("pg2"), b"\xff{"))
+        await subject.store.put(Put(keys.member("pg3"), encode(member("pg4"))))
+        await subject.store.put(Put(keys.member("pg5"), encode(member("pg5", cluster="99"))))
+        await subject.store.put(Put(keys.primary, b"[]"))
+        await wait_for_async(
+            lambda: (registry.status().last_error or "").count(";") == 3, DEADLINE_S, "all four are complained of"
+        )
+        assert heard[-1].members == (member("pg1"),)
+        assert heard[-1].primary is None
+
+
+async def test_views_show_what_a_claim_is_compared_with(subject: Subject) -> None:
+    async with announcing(subject.store, subject.prefix, "pg1") as agent:
+        view = agent.view()
+        assert view is not None
+        assert (view.primary, view.primary_revision, view.cluster, view.members) == (None, 0, None, ())
+        await agent.announce(member("pg1", Role.PRIMARY))
+        async with asyncio.timeout(DEADLINE_S), aclosing(agent.views()) as views:
+            async for view in views:
+                if view.members:
+                    break
+        assert view.cluster == CLUSTER
+        assert view.connected
+        assert view.age_s < 30
+        assert view.cluster_revision > 0
+        transaction = await subject.store.transact(
+            [Compare(Keys("db", subject.prefix).cluster, view.cluster_revision)], []
+        )
+        assert transaction.succeeded
+
+
+async def test_an_etcd_that_comes_back_empty_is_believed_only_when_it_knows_the_primary_again(
+    own_etcd: EtcdServer,
+) -> None:
+    store = open_store(own_etcd, call_timeout_s=0.5)
+    async with announcing(store, "/pgamb", "pg1", ttl_s=5) as agent:
+        registry = EtcdRegistry(open_store(own_etcd), "db", timing=TIMING)
+        async with following(registry) as heard:
+            await agent.announce(member("pg1", Role.PRIMARY, 2))
+            assert await agent.claim_primary(PrimaryRecord("pg1", 2), 0)
+            await until(heard, lambda t: t.primary_member(), "the primary")
+            await asyncio.to_thread(own_etcd.stop)
+            own_etcd.wipe()
+            await wait_for_async(lambda: not registry.status().connected, DEADLINE_S, "the loss")
+            await asyncio.to_thread(own_etcd.start)
+            await wait_for_async(lambda: registry.status().connected, DEADLINE_S, "the connection")
+            at = await wait_for_async(lambda: reregistered(agent), DEADLINE_S, "the agent writes all again")
+            assert [t for t in heard if t.primary is not None and t.primary_member() is None] == []
+            assert heard[-1].primary == PrimaryRecord("pg1", 2), "the last topology stands"
+            assert at == (True, 0)
+            assert await agent.claim_primary(PrimaryRecord("pg1", 2), 0)
+            newest = await until(heard, lambda t: t.revision < 20 and t.primary_member(), "the new store")
+            assert newest.cluster == CLUSTER
+    await store.close()
+
+
+def reregistered(agent: Announcer) -> tuple[bool, int] | None:
+    view = agent.view()
+    if view is None or not view.members or not view.connected or view.primary is not None:
+        return None
+    return True, view.primary_revision
+
+
+async def test_an_agent_starts_before_its_etcd_and_outlives_it(own_etcd: EtcdServer) -> None:
+    """Guards 12 and 13: etcd away at the start, then for longer than the lease."""
+    own_etcd.stop()
+    store = open_store(own_etcd, call_timeout_s=0.3)
+    agent = Announcer(store, "db", "pg1", 2, timing=TIMING)
+    running = asyncio.create_task(agent.run())
+    assert agent.view() is None
+    assert not await agent.announce(member("pg1"), wait_s=0.5)
+    assert agent.last_error is not None
+    with pytest.raises(RegistryUnavailable):
+        await agent.ensure_cluster(CLUSTER)
+    await asyncio.to_thread(own_etcd.start)
+    await wait_for_async(lambda: agent.lease_valid, DEADLINE_S, "registered by itself")
+    await wait_for_async(lambda: is_there(agent), DEADLINE_S, "seen in its own view")
+    own_etcd.pause()
+    await wait_for_async(lambda: not agent.lease_valid, DEADLINE_S, "the lease is lost by our own clock")
+    await wait_for_async(lambda: not connected(agent), DEADLINE_S, "the view says so")
+    before = asyncio.get_running_loop().time()
+    assert not await agent.withdraw(wait_s=0.5)
+    assert asyncio.get_running_loop().time() - before < 1.5, "a withdrawal waits no longer than it may"
+    assert not await agent.announce(member("pg1", timeline=9))
+    own_etcd.resume()
+    await wait_for_async(lambda: agent.lease_valid and is_there(agent, 9), DEADLINE_S, "registered again")
+    running.cancel()
+    await asyncio.wait([running])
+    await agent.close()
+
+
+def is_there(agent: Announcer, timeline: int = 1) -> bool:
+    view = agent.view()
+    return view is not None and [member.timeline for member in view.members] == [timeline]
+
+
+def connected(agent: Announcer) -> bool:
+    view = agent.view()
+    return view is not None and view.connected
