@@ -45,11 +45,16 @@ def test_the_pid_is_that_of_the_program(tmp_path: Path) -> None:
 def test_a_child_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     # The kernel sends a death signal when the *thread* that forked ends.
     child = shell("echo up; exec sleep 60", tmp_path)
-    starter = threading.Thread(target=child.start)
+
+    def start() -> None:
+        child.start()
+        wait_for(lambda: "up" in (tmp_path / "child.log").read_text(), 10, "the child is up")
+
+    starter = threading.Thread(target=start)
     starter.start()
     starter.join()
-    wait_for(lambda: "up" in (tmp_path / "child.log").read_text(), 10, "the child is up")
-    assert child.running
+    with pytest.raises(ProcessFailed, match="still runs"):
+        child.wait(0.1)
     child.stop()
     assert child.returncode == -signal.SIGTERM
 
