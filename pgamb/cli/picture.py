@@ -78,7 +78,7 @@ def picture(topology: Topology, stats: Sequence[Stats], status: RegistryStatus) 
         registry=RegistryPicture(
             source=status.source,
             endpoint=status.endpoint,
-            connected=status.connected,
+            connected=status.connected or (status.age_s is not None and status.age_s < FRESH_S),
             age_s=status.age_s,
             last_error=status.last_error,
         ),
@@ -201,7 +201,7 @@ def table(seen: Picture, *, now: str | None = None) -> RenderableType:
 
 def registry_doubt(registry: RegistryPicture) -> str | None:
     """Say when the picture may be old or incomplete; None when it is not."""
-    if registry.connected or (registry.age_s is not None and registry.age_s < FRESH_S):
+    if registry.connected:
         # Entries that contradict the others are left out, and servers of static:// may answer in part.
         return f"registry: {registry.last_error}" if registry.last_error else None
     age = "" if registry.age_s is None else f", the picture is {registry.age_s:.0f} s old"
