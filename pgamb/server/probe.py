@@ -95,6 +95,10 @@ class Prober:
             self._drop()
             nobody = _is_nobody(error)
             return Unreachable(_sentence(error), is_gone=nobody, is_silent=nobody)
+        except Exception as error:
+            # Somebody answers, and it is not PostgreSQL's protocol that asyncpg could make sense of.
+            self._drop()
+            return Unreachable(f"{type(error).__name__}: {_sentence(error)}", is_gone=False)
         except BaseException:
             self._drop()
             raise
@@ -107,7 +111,9 @@ class Prober:
         if self._connection is not None and not self._connection.is_closed():
             try:
                 return read_row(await self._connection.fetchrow(PROBE_SQL))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:
+                # Whatever it is that ended here: asyncpg has an internal error for a server that says goodbye just
+                # as a statement is sent. A new connection tells the truth.
                 log.debug("server.probe.reconnect", extra={"kv": {"why": error}})
         self._drop()
         self._connection = await self._connect()

