@@ -302,6 +302,21 @@ async def test_a_mirror_lists_again_after_a_compaction(own_etcd: EtcdServer) -> 
         await wait_for_async(lambda: keys(mirror) == ["kept"] and mirror.connected, DEADLINE_S, "the new list")
 
 
+async def test_an_etcd_that_is_full_says_what_to_do_and_can_be_read() -> None:
+    with running_etcd(options=["--quota-backend-bytes", str(64 * 1024)]) as server:
+        store = open_store(server)
+
+        async def fill() -> None:
+            for number in range(50):
+                await store.put(Put(f"{PREFIX}{number}", b"x" * 10_000))
+
+        with pytest.raises(RegistryError, match="is full") as caught:
+            await fill()
+        assert "etcdctl alarm disarm" in (caught.value.hint or "")
+        assert (await store.list(RANGE)).items
+        await store.close()
+
+
 @pytest.fixture
 def locked_etcd() -> Iterator[EtcdServer]:
     """An etcd with authentication, whose tokens live a second."""

@@ -334,6 +334,19 @@ def reregistered(agent: Announcer) -> tuple[bool, int] | None:
     return True, view.primary_revision
 
 
+async def test_an_ambassador_that_starts_before_its_etcd_waits_and_says_for_what(own_etcd: EtcdServer) -> None:
+    own_etcd.stop()
+    registry = EtcdRegistry(open_store(own_etcd), "db", timing=TIMING)
+    async with following(registry) as heard:
+        await wait_for_async(lambda: registry.status().last_error is not None, DEADLINE_S, "what it waits for")
+        status = registry.status()
+        assert own_etcd.endpoint in (status.last_error or "")
+        assert (status.connected, status.age_s, heard) == (False, None, [])
+        await asyncio.to_thread(own_etcd.start)
+        topology = await until(heard, lambda t: t.revision, "the first topology")
+        assert (topology.members, topology.primary) == ((), None)
+
+
 async def test_an_agent_starts_before_its_etcd_and_outlives_it(own_etcd: EtcdServer) -> None:
     """Guards 12 and 13: etcd away at the start, then for longer than the lease."""
     own_etcd.stop()
