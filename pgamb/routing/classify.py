@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pgamb.routing.catalog import BUILT_IN, Catalog
 from pgamb.routing.commands import Statement, intent_of
 from pgamb.routing.intent import NO_PIN, Intent, Need
-from pgamb.routing.lexer import JUNK, scan_folded
+from pgamb.routing.lexer import scan
 
 _EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
 # What is true of a Query because it is true of one of its statements; the other needs are those of a single statement.
@@ -35,28 +35,25 @@ def classify(
         return Intent(
             Need.SETTINGS, NO_PIN, NO_PIN, "cannot be read: characters of this client encoding may hide quotes"
         )
-    tokens, words = scan_folded(sql, standard_conforming_strings=standard_conforming_strings)
+    tokens, words, junk = scan(sql, standard_conforming_strings=standard_conforming_strings)
     text = sql.lower()
-    intents = [
-        intent_of(Statement(tokens[start:end], words[start:end], text, catalog)) for start, end in _statements(words)
-    ]
-    intent = _EMPTY if not intents else intents[0] if len(intents) == 1 else _combined(intents)
-    if JUNK in words:
+    last = len(words) - 1
+    if last > 0 and not junk and words.index(b";") == last:
+        intent = intent_of(Statement(tokens[:last], words[:last], text, catalog))
+    else:
+        intents = [
+            intent_of(Statement(tokens[start:end], words[start:end], text, catalog)) for start, end in _split(words)
+        ]
+        intent = _EMPTY if not intents else intents[0] if len(intents) == 1 else _combined(intents)
+    if junk:
         return _unprovable(intent, "cannot be read: something in it is not SQL")
     if not standard_conforming_strings and any(_has_backslash(token) for token in tokens):
         return _unprovable(intent, "cannot be read for sure: a backslash in an ordinary literal")
     return intent
 
 
-def _statements(words: Sequence[bytes]) -> Sequence[tuple[int, int]]:
-    """Give start and end of each statement that is not empty, the semicolon left out."""
-    last = len(words) - 1
-    if last > 0 and words[last] == b";" and words.index(b";") == last:
-        return ((0, last),)
-    return tuple(_split(words))
-
-
 def _split(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Give start and end of each statement that is not empty, the semicolon left out."""
     start = 0
     depth = 0
     body = 0

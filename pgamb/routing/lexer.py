@@ -8,6 +8,7 @@ releases of it disagree about it (`1abc`), so nothing can be proven about it.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 JUNK = b""
 """Stands for a piece of text that is no token. Never the text of a real token."""
@@ -67,31 +68,33 @@ _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _SENTINEL = b"\n;"
 
 
-def scan(sql: bytes, *, standard_conforming_strings: bool = True) -> list[bytes]:
+class Scan(NamedTuple):
+    """The tokens of a text, the same in lower case, and whether there is JUNK among them.
+
+    Where case tells nothing (no quoted identifier, no dollar quote) both lists are one, all in lower case.
+    """
+
+    tokens: list[bytes]
+    words: list[bytes]
+    junk: bool
+
+
+def scan(sql: bytes, *, standard_conforming_strings: bool = True) -> Scan:
     """Cut SQL into tokens, comments and white space left out.
 
     A token is its text as it stands; literals keep their quotes, continued ones are one token, and so are unquoted
     names joined by dots. A semicolon is added behind the last token. Text that is no token gives JUNK, and ends the
     list if nothing can follow it.
     """
-    text = sql + _SENTINEL
+    folded = b'"' not in sql
+    text = (sql.lower() if folded else sql) + _SENTINEL
     pattern = _pattern_for(text, standard_conforming_strings)
     tokens = pattern.findall(text)
-    return _scan_all(pattern, text) if JUNK in tokens else tokens
-
-
-def scan_folded(sql: bytes, *, standard_conforming_strings: bool = True) -> tuple[list[bytes], list[bytes]]:
-    """Give the tokens of `scan`, and the same in lower case.
-
-    Where case tells nothing (no quoted identifier, no dollar quote) both are one list, all in lower case.
-    """
-    if b'"' not in sql:
-        text = sql.lower() + _SENTINEL
-        tokens = _pattern_for(text, standard_conforming_strings).findall(text)
-        if JUNK not in tokens:
-            return tokens, tokens
-    tokens = scan(sql, standard_conforming_strings=standard_conforming_strings)
-    return tokens, [token.lower() for token in tokens]
+    if JUNK not in tokens:
+        return Scan(tokens, tokens if folded else [token.lower() for token in tokens], junk=False)
+    # The tags of dollar quotes are told apart by case, so the text is taken as it is.
+    tokens = _scan_all(pattern, sql + _SENTINEL)
+    return Scan(tokens, [token.lower() for token in tokens], JUNK in tokens)
 
 
 def _pattern_for(text: bytes, standard_conforming_strings: bool) -> re.Pattern[bytes]:

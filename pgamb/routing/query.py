@@ -66,6 +66,8 @@ _OPERATOR_BYTES = frozenset(bytes([character]) for character in _OPERATOR_STARTS
 _NAME_STARTS = frozenset(bytes([character]) for character in range(256) if is_word(bytes([character])))
 # != is <>, and => names an argument.
 _KNOWN_OPERATORS = OPERATORS | {b"!=", b"=>"}
+# Every other operator has one character, and is PostgreSQL's own.
+_ODD_OPERATOR = re.compile(rb"[~!@#&|`?]|[-+*/%^<>=]{2}")
 _OPERATORS_OR_NOTHING = _KNOWN_OPERATORS | {b""}
 _STICKY_OPERATOR = re.compile(rb"[~!@#%^&|`?]")
 
@@ -129,8 +131,8 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
     if not distinct.isdisjoint(_SUSPECTS):
         _examine_keywords(words, distinct, finding)
         distinct.discard(JUNK)
-    if operators := [word for word in distinct if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS]:
-        _examine_operators(operators, finding)
+    if _ODD_OPERATOR.search(text):
+        _examine_operators(distinct, finding)
     if b"pg_" in text or b"is_called" in text or b"log_cnt" in text or b"last_value" in text or b'u&"' in text:
         _examine_names(tokens, words, finding)
     if (b"now" in text or b"day" in text or b"tomorrow" in text) and any(
@@ -167,10 +169,12 @@ def _examine_qualified_operator(words: list[bytes], finding: Finding) -> None:
         finding.need |= Need.SETTINGS
 
 
-def _examine_operators(operators: Sequence[bytes], finding: Finding) -> None:
-    for word in operators:
-        # "=-1" is "=" and "-": only an operator with one of these characters may end in a sign.
-        if _STICKY_OPERATOR.search(word) or word.rstrip(b"+-") not in _OPERATORS_OR_NOTHING:
+def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
+    for word in distinct:
+        if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS:
+            # "=-1" is "=" and "-": only an operator with one of these characters may end in a sign.
+            if not _STICKY_OPERATOR.search(word) and word.rstrip(b"+-") in _OPERATORS_OR_NOTHING:
+                continue
             finding.raise_to(Level.UNKNOWN, f"operator {word.decode()} is not one of PostgreSQL's own")
             finding.need |= Need.SETTINGS
 

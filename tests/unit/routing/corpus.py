@@ -297,6 +297,11 @@ SELECT f(1)
 SELECT public.f(1)
 SELECT public.lower('x')
 SELECT "Lower"('x')
+SELECT "public".lower('x')
+SELECT "public" . coalesce(1)
+SELECT "s".over(1), 2
+SELECT a @+ b FROM t
+SELECT a =*- b FROM t
 SELECT pg_catalog.no_such_function(1)
 SELECT x.pg_catalog.lower('x')
 SELECT DISTINCT ON (a) f(b) FROM t

@@ -88,6 +88,7 @@ def test_the_reason_is_the_evidence(sql: str, reason: str) -> None:
         ("SELECT 1; SELECT localtime", True),
         ("SELECT clock_timestamp()", False),
         ("SELECT 'nowhere', known FROM t", False),
+        ("SELECT now, today FROM t", False),
     ],
 )
 def test_the_time_of_the_transaction(sql: str, told: bool) -> None:

@@ -95,8 +95,8 @@ COMMANDS: dict[str, tuple[str, Need, Pin]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("change", [str, str.lower, str.title])
-def test_every_command_of_the_manual(command: str, change: type[str]) -> None:
+def test_every_command_of_the_manual(command: str) -> None:
     sql, need, pins = COMMANDS[command]
-    intent = classify(sql.replace(command, change(command)).encode())
-    assert (intent.need, intent.pins) == (need, pins)
+    for spelling in (command, command.lower(), command.title()):
+        intent = classify(sql.replace(command, spelling).encode())
+        assert (intent.need, intent.pins) == (need, pins)
