@@ -26,9 +26,23 @@ def test_prepared(password: str, prepared: bytes) -> None:
     assert prepare_password(password) == prepared
 
 
+# Each holds something that normalization would change, so that leaving it alone can be told from preparing it.
 @pytest.mark.parametrize(
     "password",
-    ["\u0007é", "\u06271", "a\u0627", "\u00ad", "\u0221", "\ue000", "\ufffd", "\u2028", "\U000e0001", "\u0340x"],
+    [
+        "\u0007\u00aa",
+        "\u06271\u00bd",
+        "\u00bd\u0627",
+        "\u00aa\u0627",
+        "\u0627\u00aa\u0627",
+        "\u00ad",
+        "\u0221\u00aa",
+        "\ue000\u00aa",
+        "\ufffd\u00aa",
+        "\u2028\u00aa",
+        "\U000e0001\u00aa",
+        "\u0340x",
+    ],
 )
 def test_what_saslprep_forbids_is_used_as_it_is(password: str) -> None:
     assert prepare_password(password) == password.encode()
