@@ -20,6 +20,7 @@ cdef class Owner(Stream):
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
     cdef int on_error(self, Backend backend) except -1
     cdef int on_parameter(self, Backend backend) except -1
+    cdef int on_parsed(self, Backend backend, Statement statement) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1

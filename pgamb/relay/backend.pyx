@@ -58,6 +58,10 @@ cdef class Owner(Stream):
         """A ParameterStatus is on its way to the application."""
         raise NotImplementedError
 
+    cdef int on_parsed(self, Backend backend, Statement statement) except -1:
+        """PostgreSQL has accepted a named statement of this session's."""
+        raise NotImplementedError
+
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
         """What `effect` says has not happened: it failed itself, or was skipped."""
         raise NotImplementedError
@@ -297,6 +301,7 @@ cdef class Backend(Stream):
         cdef char* payload = buffer + position + 5
         cdef size_t size = total - 5
         cdef uint8_t expected = 0
+        cdef Effect effect
         self._drop_copy_ends()
         head = self.replies.head()
         swallow = head != NULL and head.flags & SWALLOW
@@ -341,7 +346,9 @@ cdef class Backend(Stream):
         if expected:
             if head == NULL or head.kind != expected:
                 return self._out_of_step(kind)
-            self.replies.pop()
+            effect = self.replies.pop()
+            if effect is not None and effect.on_backend is not None and self.owner is not None:
+                self.owner.on_parsed(self, <Statement> effect.on_backend)
         if swallow:
             self._give(buffer + start, position - start, True)
             return 0

@@ -7,7 +7,7 @@ from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport Prepared
 from pgamb.relay.replies cimport Effect
-from pgamb.relay.statement cimport Plans, Statements
+from pgamb.relay.statement cimport Plans, Statement, Statements
 
 
 cdef enum State:
@@ -80,6 +80,7 @@ cdef class Frontend(Owner):
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
     cdef int on_error(self, Backend backend) except -1
     cdef int on_parameter(self, Backend backend) except -1
+    cdef int on_parsed(self, Backend backend, Statement statement) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
     cdef int _release(self) except -1

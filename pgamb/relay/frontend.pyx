@@ -373,6 +373,10 @@ cdef class Frontend(Owner):
             return end
         if self.failed and self.backend is None:
             return self._batch_failed(data, end)
+        if self.backend is None and scan == COMPLETE and prepared.prepare_alone(data, end, self.group, self.parameters):
+            # Nobody waits for a backend to prepare what is known to be right.
+            self.tell(prepared.completions + self._ready_message())
+            return end
         if not self._attach(need):
             return 0
         self._note(need, prepared.pins, prepared.unpins)
@@ -504,6 +508,9 @@ cdef class Frontend(Owner):
     cdef int on_parameter(self, Backend backend) except -1:
         self.dirty = True
         return 0
+
+    cdef int on_parsed(self, Backend backend, Statement statement) except -1:
+        return statement.accept(self.group, self.parameters)
 
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
         if self.prepared is not None:

@@ -26,6 +26,7 @@ cdef class Prepared:
     cdef size_t end                 # behind the last whole message of the batch
     cdef bint synced                # it ends with Sync
     cdef bint bare                  # it is a Sync and nothing else
+    cdef bytes completions          # what `prepare_alone` answers
     # What `send` is putting together.
     cdef Backend backend
     cdef const char* region         # the beginning of what is sent as it is
@@ -35,6 +36,7 @@ cdef class Prepared:
     cdef Scan scan(self, const char* data, size_t size) except *
     cdef int send(self, Backend backend, const char* data, size_t size) except -1
     cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0
+    cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int forget_all(self) except -1
     cdef int prepare_deallocate(self, Backend backend, bytes name) except -1

@@ -148,6 +148,39 @@ cdef class Prepared:
             return self.unnamed
         return self.names.get(text)
 
+    cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1:
+        """Carry out the batch that the last `scan` found, if it can be done without PostgreSQL.
+
+        That is: it prepares, under new names, statements that are known to be accepted. `completions` answers it.
+        """
+        cdef size_t position = 0
+        cdef Py_ssize_t index = 0
+        cdef const char* message
+        cdef const char* end
+        cdef Statement statement
+        cdef bytes name
+        cdef dict fresh = {}
+        if not self.synced:
+            return 0
+        while position < size:
+            message = data + position
+            end = message + read_u32(message + 1) + 1
+            if message[0] == b"P":
+                statement = <Statement> self.found[index]
+                index += 1
+                name = _text(message + 5, end)
+                if not name or name in self.names or name in fresh or statement is None:
+                    return 0
+                if not statement.is_accepted(group, parameters):
+                    return 0
+                fresh[name] = statement
+            elif message[0] != b"S":
+                return 0
+            position = end - data
+        self.names.update(fresh)
+        self.completions = b"1\0\0\0\4" * len(fresh)
+        return 1
+
     # Sending.
 
     cdef int send(self, Backend backend, const char* data, size_t size) except -1:

@@ -23,7 +23,11 @@ cdef class Statement:
     cdef readonly bytes types       # the tail of a Parse message: the number of parameter types, and the types
     cdef readonly bytes name        # its name on every backend
     cdef readonly Plan plan
+    cdef set accepted               # (group, parameters) under which PostgreSQL has accepted it
     cdef object __weakref__
+
+    cdef bint is_accepted(self, object group, object parameters)
+    cdef int accept(self, object group, object parameters) except -1
 
 
 cdef class Statements:

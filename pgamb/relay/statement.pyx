@@ -9,6 +9,11 @@ carried over; nothing is counted per use.
 import weakref
 
 
+cdef enum:
+    # More combinations than this are forgotten, and PostgreSQL is asked again.
+    ACCEPTED_LIMIT = 64
+
+
 cdef class Plan:
     """An Intent with its bits at hand in C."""
 
@@ -53,7 +58,21 @@ cdef class Plans:
 
 
 cdef class Statement:
-    """A prepared statement as all sessions share it: one text, one list of parameter types, one name."""
+    """A prepared statement as all sessions share it: one text, one list of parameter types, one name.
+
+    Whether PostgreSQL accepts a text depends on the database, the user and parameters such as search_path. Where it
+    has done so once, a Parse can be answered without it: what has changed since is found out by the next Bind, as it
+    is for every statement that was prepared before the change.
+    """
+
+    cdef bint is_accepted(self, object group, object parameters):
+        return self.accepted is not None and (group, parameters) in self.accepted
+
+    cdef int accept(self, object group, object parameters) except -1:
+        if self.accepted is None or len(self.accepted) >= ACCEPTED_LIMIT:
+            self.accepted = set()
+        self.accepted.add((group, parameters))
+        return 0
 
     def __repr__(self):
         return f"<Statement {self.name!r} {self.sql!r}>"
