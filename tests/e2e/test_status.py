@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,6 +139,9 @@ def test_watch_follows_a_change_and_outlives_the_registry() -> None:
         service.member("pg1", Role.PRIMARY, 1)
         argv = [sys.executable, "-m", "pgamb", "status", "--watch", "--json", *service.words]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as watching:
+            # Ends the lines, and so the test, when what it waits for does not come.
+            deadline = threading.Timer(DEADLINE_S, watching.kill)
+            deadline.start()
             try:
                 lines = (json.loads(line) for line in watching.stdout or ())
                 assert next(lines)["primary"] is None
@@ -149,4 +153,5 @@ def test_watch_follows_a_change_and_outlives_the_registry() -> None:
                 etcd.start()
                 assert next(line for line in lines if line["registry"]["connected"])["primary"] == "pg1"
             finally:
+                deadline.cancel()
                 watching.terminate()

@@ -22,6 +22,7 @@ from pgamb.errors import ConfigError
         ("0.0.0.0:0", (TcpTarget("0.0.0.0", 0),), False),
         ("127.0.0.1:5432", (TcpTarget("127.0.0.1", 5432),), True),
         ("127.0.0.1.example.com:1", (TcpTarget("127.0.0.1.example.com", 1),), False),
+        ("127.1:1", (TcpTarget("127.1", 1),), False),
         ("db.internal:5432", (TcpTarget("db.internal", 5432),), False),
         ("[::1]:5432", (TcpTarget("::1", 5432),), True),
         ("[fe80::1%eth0]:1", (TcpTarget("fe80::1%eth0", 1),), False),
