@@ -26,7 +26,9 @@ from pgamb.registry.model import Address, Member, PrimaryRecord, RegistryStatus,
 
 log = logging.getLogger(__name__)
 
-# A claim outlives this many rounds of silence: shorter than an operator's patience, longer than a lost packet.
+# A member stays for one round without an answer: a server under full load is late now and then, and is no better lost.
+PATIENCE_ROUNDS = 1
+# A claim outlives this many rounds of silence: shorter than an operator's patience, longer than a restart's noise.
 SILENT_ROUNDS = 3
 
 
@@ -48,20 +50,20 @@ class Prober(Protocol):
         """Return what the server says; raises ConnectionFailure or PostgresError."""
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """A server that said primary, and for how many rounds it has been silent since."""
+class Heard(msgspec.Struct, frozen=True):
+    """What a server said last, and for how many rounds it has been silent since."""
 
     address: Address
-    node: str
+    said: Observation
     silent_rounds: int = 0
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What has to be remembered from round to round; `claims` are those on `timeline`, the highest ever seen."""
+    """What has to be remembered from round to round; `timeline` is the highest ever seen."""
 
     system_identifier: str | None = None
     timeline: int = 0
-    claims: tuple[Claim, ...] = ()
+    heard: tuple[Heard, ...] = ()
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -76,10 +78,11 @@ def resolve(service: str, answers: Mapping[Address, Observation], memory: Memory
     Raises RegistryMismatch when the first servers ever seen belong to different clusters.
     """
     identifier, answers, errors = _one_cluster(answers, memory)
-    members = _members(answers, errors)
-    timeline = max([memory.timeline, *(member.timeline for member in members)])
-    claims = _claims(members, timeline, memory)
-    conflict = tuple(sorted(claim.node for claim in claims))
+    heard = _heard(answers, memory)
+    names = _names(heard, errors)
+    timeline = max([memory.timeline, *(server.said.timeline for server in heard)])
+    claims = [server for server in heard if server.said.role is Role.PRIMARY and server.said.timeline == timeline]
+    conflict = tuple(sorted(names[server.address] for server in claims))
     primary = None
     if len(conflict) == 1:
         primary, conflict = PrimaryRecord(conflict[0], timeline), ()
@@ -87,14 +90,15 @@ def resolve(service: str, answers: Mapping[Address, Observation], memory: Memory
         errors.append(
             f"{' and '.join(conflict)} are both primary on timeline {timeline}: no writes until one is stopped"
         )
+    members = [_member(names[s.address], s, timeline) for s in heard if s.silent_rounds <= PATIENCE_ROUNDS]
     topology = Topology(
         service=service,
-        members=tuple(_judged(member, timeline) for member in members),
+        members=tuple(sorted(members, key=lambda member: member.node)),
         primary=primary,
         cluster=identifier,
         conflict=conflict,
     )
-    return Resolution(topology, Memory(identifier, timeline, claims), tuple(errors))
+    return Resolution(topology, Memory(identifier, timeline, heard), tuple(errors))
 
 
 def _one_cluster(
@@ -120,44 +124,36 @@ def _one_cluster(
     return identifier, {a: o for a, o in answers.items() if o.system_identifier == identifier}, errors
 
 
-def _members(answers: Mapping[Address, Observation], errors: list[str]) -> list[Member]:
-    """Make members of answers; two servers of one name keep apart by their address."""
-    names = [answer.node for answer in answers.values()]
-    errors.extend(
-        f'several servers have the cluster_name "{name}": they are told apart by address'
-        for name in sorted({name for name in names if names.count(name) > 1})
+def _heard(answers: Mapping[Address, Observation], memory: Memory) -> tuple[Heard, ...]:
+    silent = (
+        Heard(server.address, server.said, server.silent_rounds + 1)
+        for server in memory.heard
+        if server.address not in answers and server.silent_rounds < SILENT_ROUNDS
     )
-    members = [
-        Member(
-            node=answer.node if names.count(answer.node) == 1 else f"{answer.node}@{address}",
-            role=answer.role,
-            addresses=(address,),
-            timeline=answer.timeline,
-            system_identifier=answer.system_identifier,
-            server_version=answer.server_version,
-        )
-        for address, answer in answers.items()
-    ]
-    return sorted(members, key=lambda member: member.node)
+    return (*(Heard(address, said) for address, said in answers.items()), *silent)
 
 
-def _claims(members: Sequence[Member], timeline: int, memory: Memory) -> tuple[Claim, ...]:
-    """Return who counts as primary on `timeline`."""
-    claims = [Claim(m.addresses[0], m.node) for m in members if m.role is not Role.REPLICA and m.timeline == timeline]
-    if timeline == memory.timeline:
-        answering = {member.addresses[0] for member in members}
-        claims += [
-            Claim(claim.address, claim.node, claim.silent_rounds + 1)
-            for claim in memory.claims
-            if claim.address not in answering and claim.silent_rounds < SILENT_ROUNDS
-        ]
-    return tuple(claims)
+def _names(heard: Sequence[Heard], errors: list[str]) -> dict[Address, str]:
+    """Name each server; two of one name keep apart by their address."""
+    given = [server.said.node for server in heard]
+    twice = {name for name in given if given.count(name) > 1}
+    errors.extend(
+        f'several servers have the cluster_name "{name}": they are told apart by address' for name in sorted(twice)
+    )
+    return {s.address: f"{s.said.node}@{s.address}" if s.said.node in twice else s.said.node for s in heard}
 
 
-def _judged(member: Member, timeline: int) -> Member:
-    if member.role is Role.PRIMARY and member.timeline < timeline:
-        return msgspec.structs.replace(member, role=Role.STALE_PRIMARY)
-    return member
+def _member(node: str, server: Heard, timeline: int) -> Member:
+    said = server.said
+    stale = said.role is Role.PRIMARY and said.timeline < timeline
+    return Member(
+        node=node,
+        role=Role.STALE_PRIMARY if stale else said.role,
+        addresses=(server.address,),
+        timeline=said.timeline,
+        system_identifier=said.system_identifier,
+        server_version=said.server_version,
+    )
 
 
 class StaticRegistry:

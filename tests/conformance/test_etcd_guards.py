@@ -6,6 +6,7 @@ The guards that hold for every store are in `test_store.py`, those of an agent i
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import time
@@ -307,8 +308,10 @@ async def test_an_etcd_that_is_full_says_what_to_do_and_can_be_read() -> None:
         store = open_store(server)
 
         async def fill() -> None:
-            for number in range(50):
-                await store.put(Put(f"{PREFIX}{number}", b"x" * 10_000))
+            async with asyncio.timeout(DEADLINE_S):  # etcd looks at its size a few times a second only
+                for number in itertools.count():
+                    await store.put(Put(f"{PREFIX}{number}", b"x" * 10_000))
+                    await asyncio.sleep(0.01)
 
         with pytest.raises(RegistryError, match="is full") as caught:
             await fill()
