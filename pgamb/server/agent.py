@@ -182,8 +182,10 @@ class Agent:
 
     def _note(self, decision: Decision) -> None:
         if isinstance(decision, Withdraw):
-            event = "server.withdrawn" if self._history.announced else "server.waiting"
-            self._say("member", event, logging.WARNING, reason=decision.reason)
+            if self._history.announced:
+                self._say("member", "server.withdrawn", logging.WARNING, reason=decision.reason)
+            elif self._said.get("member") != ("server.withdrawn", decision.reason):
+                self._say("member", "server.waiting", logging.WARNING, reason=decision.reason)
         elif isinstance(decision, Hold):
             self._say("member", "server.waiting", logging.WARNING, reason=decision.reason)
 

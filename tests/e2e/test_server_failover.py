@@ -219,7 +219,7 @@ def test_without_a_registry_a_primary_goes_on_only_while_all_others_answer(heale
 
 
 def test_a_renamed_agent_takes_primary_over_once_the_old_one_is_gone(healed: Failing, tmp_path: Path) -> None:
-    """The node that `primary` names is gone, and nobody answers where it was: its timeline may be claimed, not before."""
+    """The node that `primary` names is gone, and nobody answers where it was: only then its timeline is claimed."""
 
     def replace(old: str, new: str) -> None:
         agent = AgentProcess(
