@@ -104,6 +104,10 @@ class Mirror:
                 error = group.exceptions[0]
             await self._pause(error)
 
+    def refresh(self) -> None:
+        """List within `retry_max_s`; at random, so that all who lost the same thing do not ask at once."""
+        self._resync_soon.set()
+
     async def _follow(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch())

@@ -42,6 +42,9 @@ class Registry(Protocol):
     async def stats(self) -> tuple[Stats, ...]:
         """Read once what the members last said of their WAL positions and load; raises RegistryError."""
 
+    def refresh(self) -> None:
+        """Look again soon, without waiting for the ordinary time; to be called when a member was lost."""
+
     def status(self) -> RegistryStatus: ...
 
     async def close(self) -> None: ...

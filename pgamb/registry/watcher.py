@@ -57,6 +57,10 @@ class EtcdRegistry:
         read = [decode(item, Stats, problems) for item in listing.items]
         return tuple(stats for stats in read if stats is not None)
 
+    def refresh(self) -> None:
+        """List everything soon, beside the watch."""
+        self._mirror.refresh()
+
     def status(self) -> RegistryStatus:
         problems = "; ".join(self._problems) or None
         return RegistryStatus(

@@ -102,6 +102,17 @@ async def test_a_store_that_was_wiped_and_has_caught_up_is_found_out_by_a_list()
         await wait_for_async(lambda: held(mirror) == {}, DEADLINE_S, "the old key goes")
 
 
+async def test_a_refresh_lists_without_waiting_for_its_time() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    async with mirroring(store, clock) as mirror:
+        await asyncio.sleep(0.02)
+        clock.advance(50)
+        assert mirror.age_s == 50
+        mirror.refresh()
+        await wait_for_async(lambda: mirror.age_s == 0, DEADLINE_S, "the list")
+
+
 async def test_a_reader_of_the_latest_skips_what_is_no_longer_new_and_hears_the_end() -> None:
     latest: Latest[int] = Latest()
     values = latest.values()
