@@ -35,7 +35,8 @@ def classify(
         return Intent(
             Need.SETTINGS, NO_PIN, NO_PIN, "cannot be read: characters of this client encoding may hide quotes"
         )
-    tokens, words, junk = scan(sql, standard_conforming_strings=standard_conforming_strings)
+    scanned = scan(sql, standard_conforming_strings=standard_conforming_strings)
+    tokens, words, junk = scanned.tokens, scanned.words, scanned.junk
     text = sql.lower()
     last = len(words) - 1
     if last > 0 and not junk and words.index(b";") == last:

@@ -8,7 +8,8 @@ releases of it disagree about it (`1abc`), so nothing can be proven about it.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 JUNK = b""
 """Stands for a piece of text that is no token. Never the text of a real token."""
@@ -68,7 +69,7 @@ _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _SENTINEL = b"\n;"
 
 
-class Scan(NamedTuple):
+class Scan(msgspec.Struct, frozen=True):
     """The tokens of a text, the same in lower case, and whether there is JUNK among them.
 
     Where case tells nothing (no quoted identifier, no dollar quote) both lists are one, all in lower case.

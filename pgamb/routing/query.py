@@ -67,7 +67,7 @@ _NAME_STARTS = frozenset(bytes([character]) for character in range(256) if is_wo
 # != is <>, and => names an argument.
 _KNOWN_OPERATORS = OPERATORS | {b"!=", b"=>"}
 # Every other operator has one character, and is PostgreSQL's own.
-_ODD_OPERATOR = re.compile(rb"[~!@#&|`?]|[-+*/%^<>=]{2}")
+_ODD_OPERATOR = re.compile(rb"[-+*/%^<>=~!@#&|`?](?:(?<=[~!@#&|`?])|[-+*/%^<>=])")
 _OPERATORS_OR_NOTHING = _KNOWN_OPERATORS | {b""}
 _STICKY_OPERATOR = re.compile(rb"[~!@#%^&|`?]")
 
@@ -80,6 +80,9 @@ _SERVER_VIEWS = frozenset(
 )
 # A replica's sequences run ahead of the primary's: these columns only sequences have.
 _SEQUENCE_COLUMNS = frozenset(b"is_called log_cnt last_value".split())
+# Quick looks whether a closer one is worth while: they begin with what a search can skip to.
+_NOTABLE_NAME = re.compile(rb"_(?:(?<=pg_)|called|cnt|value)")
+_MAYBE_TIME = re.compile(rb"[wy](?<=now|day|row)")
 _TIME_WORDS = re.compile(rb"\b(?:now|today|tomorrow|yesterday)\b")
 
 # Parameters that tell which server one is on. current_setting() and SHOW of them are asked of the primary.
@@ -133,11 +136,9 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
         distinct.discard(JUNK)
     if _ODD_OPERATOR.search(text):
         _examine_operators(distinct, finding)
-    if b"pg_" in text or b"is_called" in text or b"log_cnt" in text or b"last_value" in text or b'u&"' in text:
+    if _NOTABLE_NAME.search(text) or b'u&"' in text:
         _examine_names(tokens, words, finding)
-    if (b"now" in text or b"day" in text or b"tomorrow" in text) and any(
-        is_literal(word) and _TIME_WORDS.search(word) for word in distinct
-    ):
+    if _MAYBE_TIME.search(text) and any(is_literal(word) and _TIME_WORDS.search(word) for word in distinct):
         finding.need |= Need.TRANSACTION_TIME
     examine_calls(tokens, words, catalog, finding)
     return finding

@@ -90,8 +90,9 @@ def _check(sql: bytes) -> None:
         assert not intent.pins
         assert not intent.unpins
         assert not intent.need & (Need.SETTINGS | Need.COPY_IN | Need.CONTROL)
-        _, words, junk = scan(sql, standard_conforming_strings=standard)
-        assert not junk
+        scanned = scan(sql, standard_conforming_strings=standard)
+        words = scanned.words
+        assert not scanned.junk
         assert not _statement_starts(words) & WRITE_WORDS
         if b"explain" not in words:
             assert not set(words) & CHANGES

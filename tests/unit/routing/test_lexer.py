@@ -108,7 +108,8 @@ def test_what_is_no_token_is_junk(sql: str) -> None:
 
 @pytest.mark.parametrize("sql", ["", "SELECT 1", "'", "a--", "/* */", "$$x$$", "'a", 'A "B"'])
 def test_lower_case_goes_with_its_token(sql: str) -> None:
-    tokens, words, junk = scan(sql.encode())
+    scanned = scan(sql.encode())
+    tokens, words, junk = scanned.tokens, scanned.words, scanned.junk
     assert [token.lower() for token in tokens] == words
     assert words == [token.lower() for token in _tokens(sql.encode())]
     assert junk is (JUNK in tokens)
