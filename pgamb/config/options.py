@@ -13,6 +13,7 @@ import msgspec
 
 from pgamb.config import kinds
 from pgamb.config.listen import ListenAddress
+from pgamb.observe.logs import mask_dsn
 from pgamb.registry.model import Address
 
 
@@ -59,6 +60,9 @@ _DAY_S = 86400.0
 
 class RegistryOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How any command finds the members of a service."""
+
+    def __repr__(self) -> str:
+        return mask_dsn(super().__repr__())
 
     registry: Annotated[
         str,

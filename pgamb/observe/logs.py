@@ -22,7 +22,7 @@ _EVENT = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 _PLAIN = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 
-_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<rest>[^\s\"'<>]*)", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<rest>\S*)", re.IGNORECASE)
 _SECRET_KEYS = r"password|passwd|sslpassword|passphrase|secret|token"
 _PARAMETER = re.compile(
     rf"\b(?P<key>{_SECRET_KEYS})(?P<is>\s*=\s*)(?P<value>'(?:\\.|[^'\\])*'?|[^\s&\"']+)", re.IGNORECASE

@@ -190,3 +190,10 @@ def test_a_log_in_that_nobody_can_do_is_warned_about() -> None:
     assert load(ClientOptions, flags=REGISTRY | secure, environ={}).warnings == ()
     looked_up: dict[str, object] = {"listen": (":5432",), "auth_dsn": "postgresql://h"}
     assert load(ClientOptions, flags=REGISTRY | looked_up, environ={}).warnings == ()
+
+
+def test_options_never_show_a_secret() -> None:
+    flags = {"registry": "etcd://u:hunter2@h", "dsn": "postgresql://u:hunter2@h/d"}
+    loaded = load(ServerOptions, flags=flags, environ={})
+    assert "hunter2" not in repr(loaded)
+    assert "etcd://u:***@h" in repr(loaded.options)

@@ -110,6 +110,8 @@ def test_no_value_makes_a_second_line(message: str, values: dict[str, object]) -
         ("cannot reach postgresql://u:pw@h, sorry", "cannot reach postgresql://u:***@h, sorry"),
         ("host=h password=pw user=u", "host=h password=*** user=u"),
         ("host=h password = 'p w\\'x' user=u", "host=h password = *** user=u"),
+        ("postgresql://u:p'w\"x@h/d", "postgresql://u:***@h/d"),
+        ('{"dsn":"postgresql://u:pw@h/d","x":"a@b"}', '{"dsn":"postgresql://u:***@h/d","x":"a@b"}'),
         ("SCRAM-SHA-256$4096:c2FsdA==$a+b/c=:d=", "***"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("postgresql://[::1]:5432/d", "postgresql://[::1]:5432/d"),
@@ -121,11 +123,7 @@ def test_mask(given_text: str, masked: str) -> None:
     assert mask_dsn(given_text) == masked
 
 
-@given(
-    st.text(alphabet="hunter2:@/?#& '=%", min_size=1, max_size=12).filter(
-        lambda text: "'" not in text and " " not in text
-    )
-)
+@given(st.text(alphabet="hunter2:@/?#&'\"=%<>", min_size=1, max_size=12))
 def test_mask_never_leaves_the_password_of_a_url(password: str) -> None:
     assert f":{password}@" not in mask_dsn(f"postgresql://u:{password}@host/d") or password == "***"
 
