@@ -258,7 +258,7 @@ cdef class Frontend(Owner):
             if data[total - 1] != 0:
                 self._die(ProtocolViolation("invalid string in message"))
                 return 0
-            plan = self.relay.plans.of(PyBytes_FromStringAndSize(data + 5, total - 6))
+            plan = self.relay.plans.of_text(data + 5, total - 6)
             need = plan.need
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)

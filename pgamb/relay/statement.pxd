@@ -15,7 +15,11 @@ cdef class Plans:
     cdef size_t limit_bytes
     cdef object classify
 
+    cdef readonly unsigned long long misses
+
     cdef Plan of(self, bytes sql)
+    cdef Plan of_text(self, const char* sql, size_t size)
+    cdef Plan _of(self, bytes key, const char* sql, size_t size)
 
 
 cdef class Statement:

@@ -8,10 +8,16 @@ carried over; nothing is counted per use.
 
 import weakref
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from pgamb.relay.fingerprint cimport fingerprint
+
 
 cdef enum:
     # More combinations than this are forgotten, and PostgreSQL is asked again.
     ACCEPTED_LIMIT = 64
+    # A longer text is its own fingerprint.
+    FINGERPRINT_BYTES = 16384
 
 
 cdef class Plan:
@@ -37,24 +43,38 @@ cdef class Plans:
         self.old = {}
 
     cdef Plan of(self, bytes sql):
-        cdef Plan plan = self.young.get(sql)
+        return self._of(sql, PyBytes_AS_STRING(sql), PyBytes_GET_SIZE(sql))
+
+    cdef Plan of_text(self, const char* sql, size_t size):
+        """Return the plan of the statement at `sql`, or of one that differs from it only in constants."""
+        cdef char[FINGERPRINT_BYTES] key
+        cdef size_t length = 0
+        if size <= FINGERPRINT_BYTES:
+            length = fingerprint(sql, size, key)
+        if length == 0:
+            return self.of(PyBytes_FromStringAndSize(sql, size))
+        return self._of(PyBytes_FromStringAndSize(key, length), sql, size)
+
+    cdef Plan _of(self, bytes key, const char* sql, size_t size):
+        cdef Plan plan = self.young.get(key)
         if plan is not None:
             return plan
-        plan = self.old.get(sql)
+        plan = self.old.get(key)
         if plan is None:
-            plan = Plan(self.classify(sql))
+            plan = Plan(self.classify(PyBytes_FromStringAndSize(sql, size)))
+            self.misses += 1
         if self.young_bytes > self.limit_bytes:
             self.old = self.young
             self.young = {}
             self.young_bytes = 0
-        self.young[sql] = plan
+        self.young[key] = plan
         # What a dictionary entry and a Plan take beside the text.
-        self.young_bytes += len(sql) + 500
+        self.young_bytes += len(key) + 500
         return plan
 
     def plan(self, bytes sql):
         """Return the Plan of a statement."""
-        return self.of(sql)
+        return self.of_text(sql, len(sql))
 
 
 cdef class Statement:
