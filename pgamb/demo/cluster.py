@@ -7,7 +7,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -17,8 +16,8 @@ from pgamb.demo.binaries import find_etcd, find_postgres
 from pgamb.demo.etcd import EtcdCluster
 from pgamb.demo.janitor import Janitor
 from pgamb.demo.ports import free_port
-from pgamb.demo.postgres import MONITOR, REPLICATION, SUPERUSER, Credentials, PostgresServer
-from pgamb.demo.process import ChildProcess
+from pgamb.demo.postgres import MONITOR, SUPERUSER, Credentials, PostgresServer
+from pgamb.demo.process import ChildProcess, clean_environment
 from pgamb.demo.query import query
 from pgamb.errors import ConfigError, ConnectionFailure, ProcessFailed
 
@@ -60,8 +59,7 @@ class Cluster:
         self.keep = directory is not None
         self._client_port = client_port
         self._options = {"server": tuple(server_options), "client": tuple(client_options)}
-        # Options of somebody's own agent or ambassador must not reach ours.
-        self._environ = {name: value for name, value in environ.items() if not name.startswith("PGAMB_")}
+        self._environ = clean_environment(environ)
         self.folder = _make_folder(directory, self.account)
         self._janitor = Janitor(self.folder, keep=self.keep)
         try:
@@ -227,19 +225,13 @@ class Cluster:
             server.clone(first)
         for server in self.servers:
             server.start(wait=False)
-        first.wait_ready()
-        for role, secret in ((MONITOR, self.credentials.monitor), (REPLICATION, self.credentials.replication)):
-            extra = "REPLICATION" if role == REPLICATION else "IN ROLE pg_monitor"
-            first.query(f"CREATE ROLE {role} LOGIN PASSWORD '{secret}' {extra}")
-        for server in others:
+        for server in self.servers:
             server.wait_ready()
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(self._wait_for_roles, others))
-
-    def _wait_for_roles(self, server: PostgresServer) -> None:
-        known = f"SELECT count(*) FROM pg_roles WHERE rolname IN ('{MONITOR}', '{REPLICATION}')"
-        server.process.wait_until(
-            lambda: server.query(known) == [(2,)], READY_DEADLINE_S, "while waiting for it to stream from the primary"
+        streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+        first.process.wait_until(
+            lambda: first.query(streaming) == [(len(others),)],
+            READY_DEADLINE_S,
+            f"while waiting for {len(others)} replicas to stream from it",
         )
 
     def _wait_for_agents(self) -> None:

@@ -67,7 +67,7 @@ class Watch:
     async def _ask(self) -> Sample:
         if self._connection is None:
             settings = {"application_name": "pgamb demo"}
-            self._connection = await asyncpg.connect(self.server.dsn(), server_settings=settings)
+            self._connection = await asyncpg.connect(self.server.dsn(), server_settings=settings, ssl=False)
         row = await self._connection.fetchrow(SAMPLE)
         assert row is not None
         return Sample(asyncio.get_running_loop().time(), row[0], row[1] or 0, row[2] or 0, row[3])

@@ -7,7 +7,6 @@ files (`postmaster.pid`, the control file) wherever these know the answer: that 
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from urllib.parse import quote
 from pgamb.demo.account import Account
 from pgamb.demo.binaries import PostgresBinaries
 from pgamb.demo.ports import free_port
-from pgamb.demo.process import ChildProcess, run_to_end
+from pgamb.demo.process import ChildProcess, clean_environment, run_to_end
 from pgamb.demo.query import query
 from pgamb.errors import ConfigError, ProcessFailed
 
@@ -106,6 +105,7 @@ class PostgresServer:
             [binaries.tool("postgres"), "-D", self.data, "-c", f"config_file={self._config}"],
             log=log or folder / "postgresql.log",
             account=account,
+            env=clean_environment(),
         )
 
     def __repr__(self) -> str:
@@ -135,7 +135,8 @@ class PostgresServer:
     # Data folders
 
     def initdb(self, template: Path | None = None) -> None:
-        """Make an empty cluster: by `initdb`, or, in a tenth of the time, from an earlier one's data folder.
+        """Make a cluster with nothing in it but our roles: by `initdb`, or, in a tenth of the time, as a
+        copy of an earlier one's data folder.
 
         A copy has the system identifier of its template: to pgamb, and to `pg_rewind`, it is the same cluster.
         """
@@ -152,12 +153,14 @@ class PostgresServer:
                 ],
                 log=self.process.log or self.data.with_name("initdb.log"),
                 account=self._account_with(self.data),
+                env=clean_environment(),
             )
         finally:
             secret.unlink()
         # pg_rewind starts the server once by itself, after a crash, and that reads only the file in the data folder.
         with (self.data / "postgresql.conf").open("a") as config:
             config.write("wal_log_hints = on\n")
+        self._create_roles()
 
     def clone(self, primary: PostgresServer) -> None:
         """Become a replica of a server that is stopped cleanly, or has not been started yet."""
@@ -177,7 +180,7 @@ class PostgresServer:
             ],
             log=self.process.log or self.data.with_name("pg_basebackup.log"),
             account=self._account_with(self.data),
-            env={**os.environ, "PGPASSWORD": self.credentials.replication},
+            env={**clean_environment(), "PGPASSWORD": self.credentials.replication},
         )
         self.follow(primary)
 
@@ -208,7 +211,7 @@ class PostgresServer:
             ],
             log=self.process.log or self.data.with_name("pg_rewind.log"),
             account=self._account,
-            env={**os.environ, "PGPASSWORD": primary.credentials.superuser},
+            env={**clean_environment(), "PGPASSWORD": primary.credentials.superuser},
         )
         self.follow(primary)
         self.start()
@@ -254,6 +257,7 @@ class PostgresServer:
             [self._binaries.tool("pg_ctl"), "promote", "-D", self.data, "-w", "-t", str(int(START_DEADLINE_S))],
             log=self.process.log or self.data.with_name("pg_ctl.log"),
             account=self._account,
+            env=clean_environment(),
         )
 
     @property
@@ -269,7 +273,7 @@ class PostgresServer:
             capture_output=True,
             text=True,
             check=True,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**clean_environment(), "LC_ALL": "C"},
         )
         pairs = (line.partition(":") for line in answer.stdout.splitlines())
         return {word.strip(): value.strip() for word, _, value in pairs}
@@ -296,6 +300,28 @@ class PostgresServer:
             self._give(self.socket_folder)
         self._write(self._hba, "".join(f"{line}\n" for line in self._hba_lines))
         self._write(self._config, "".join(f"{word} = {_quoted(value)}\n" for word, value in settings.items()))
+
+    def _create_roles(self) -> None:
+        """Make the roles before the first start, so that whoever waits for this server can log in at once.
+
+        In single-user mode each line is one statement (reference page of `postgres`).
+        """
+        account = self._account
+        answer = subprocess.run(
+            [self._binaries.tool("postgres"), "--single", "-D", self.data, "postgres"],
+            input=f"CREATE ROLE {MONITOR} LOGIN PASSWORD '{self.credentials.monitor}' IN ROLE pg_monitor\n"
+            f"CREATE ROLE {REPLICATION} LOGIN PASSWORD '{self.credentials.replication}' REPLICATION\n",
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=clean_environment(),
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+        # It goes on after an error, and its status is 0 then too.
+        if answer.returncode != 0 or "ERROR:" in answer.stderr:
+            raise ProcessFailed(f"the roles of {self.name} could not be made", detail=answer.stderr)
 
     def _copy(self, data: Path) -> None:
         shutil.rmtree(self.data, ignore_errors=True)

@@ -189,6 +189,11 @@ class ChildProcess:
         return "\n".join([f"the end of {self.log}:", *text.splitlines()[-lines:]])
 
 
+def clean_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables without those of libpq and of pgamb: what somebody set for others must not reach ours."""
+    return {name: value for name, value in environ.items() if not name.startswith("PG")}
+
+
 def run_to_end(
     name: str,
     argv: Sequence[str | Path],
