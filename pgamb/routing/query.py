@@ -112,6 +112,8 @@ _CONTEXT = {
     b"conflict": frozenset([b"on"]),
     b"insert": frozenset([b"then"]),
 }
+# Behind a name that follows one of these, a parenthesis holds column names or a type's modifiers.
+_NO_CALL_BEHIND = frozenset([b"as", b"::", b"into"])
 _GROUPINGS = frozenset(b"cube rollup".split())
 _NEVER_CALLED = RESERVED | COLUMN_NAMES
 _KEYWORDS = RESERVED | COLUMN_NAMES | RESERVED_FUNCTION_NAMES
@@ -207,7 +209,7 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
             if previous in harmless:
                 finding.called.append(previous.decode())
                 continue
-            if previous in _NEVER_CALLED or before in _CONTEXT.get(previous, ()):
+            if previous in _NEVER_CALLED or before in _NO_CALL_BEHIND or before in _CONTEXT.get(previous, ()):
                 continue
             if previous in _GROUPINGS and words[max(index - 4, 0) : index - 2] == [b"group", b"by"]:
                 continue
@@ -318,7 +320,7 @@ def _opens_column_list(words: list[bytes], index: int, clause: bytes) -> bool:
     before = words[start - 1] if start > 0 else b""
     if not _is_name(words[start]) or words[start] in _KEYWORDS:
         return False
-    if before in (b"as", b"::", b"into"):
+    if before in _NO_CALL_BEHIND:
         return True
     if clause == b"with":
         return before in (b"with", b"recursive", b",")

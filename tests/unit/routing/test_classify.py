@@ -135,3 +135,14 @@ def test_functions_missing_in_earlier_releases_are_unknown_there() -> None:
 )
 def test_nonsense_is_no_read(sql: str) -> None:
     assert not classify(sql.encode()).need & Need.READ
+
+
+def test_long_changes_are_told_by_their_beginning() -> None:
+    rows = ", ".join(f"({number}, 'x')" for number in range(10_000))
+    assert classify(f"INSERT INTO t VALUES {rows};\n".encode()).need == Need.SETTINGS
+    assert "too long" in classify(f"  insert INTO t VALUES {rows}".encode()).reason
+    # Where anything else may be in it, it is looked into.
+    assert classify(f"INSERT INTO t VALUES {rows}; COMMIT".encode()).need & Need.COMMITS
+    locking = classify(f"INSERT INTO t VALUES {rows}, (Pg_Advisory_Lock(1), 'x')".encode())
+    assert locking.pins == Pin.ADVISORY_LOCK
+    assert classify(f"SELECT * FROM (VALUES {rows}) v".encode()).need == Need.READ
