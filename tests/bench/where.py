@@ -15,6 +15,7 @@ from tests.bench.database import Database
 from tests.bench.load import MODES, WARM_UP_S, LoadFailed, ended_between, measure, pgbench, said
 from tests.bench.proxies import Proxy
 
+TOP_OBJECTS = 6
 TOP_FUNCTIONS = 25
 ATTACH_DEADLINE_S = 5.0
 
@@ -125,11 +126,21 @@ def _functions(
         )
     if recorded.returncode != 0:
         return [f"Functions: perf could not record: {recorded.stderr.strip().splitlines()[-1:]}"]
+    return [
+        "```text",
+        *_shares(data, "dso")[:TOP_OBJECTS],
+        "",
+        *_shares(data, "dso,symbol")[:TOP_FUNCTIONS],
+        "```",
+    ]
+
+
+def _shares(data: Path, keys: str) -> list[str]:
+    """Return perf's samples by these keys, most of them first."""
     report = subprocess.run(
-        ["perf", "report", "-i", data, "--stdio", "--no-children", "-s", "dso,symbol", "--percent-limit", "0.5"],
+        ["perf", "report", "-i", data, "--stdio", "--no-children", "-s", keys, "--percent-limit", "0.5"],
         capture_output=True,
         text=True,
         check=False,
     ).stdout
-    lines = [line.rstrip(" -") for line in report.splitlines() if line.strip() and not line.startswith("#")]
-    return ["```text", *lines[:TOP_FUNCTIONS], "```"]
+    return [line.rstrip(" -") for line in report.splitlines() if line.strip() and not line.startswith("#")]
