@@ -79,8 +79,8 @@ def _explain(statement: Statement) -> Intent:
         start = words.index(b")") + 1
         for index in range(2, start):
             if words[index] in (b"analyze", b"analyse"):
-                value = statement.word(index + 1).strip(b"'\"")
-                analyze |= value not in (b"off", b"false", b"0")
+                # Only words switch it off here: a text's intent must not hang on its constants (0, 'off').
+                analyze |= statement.word(index + 1) not in (b"off", b"false")
     else:
         while statement.word(start) in (b"analyze", b"analyse", b"verbose"):
             analyze |= words[start] != b"verbose"
