@@ -33,7 +33,10 @@ class CpuTime:
 
 
 def cpu_time(pids: Sequence[int]) -> CpuTime:
-    """Return the CPU time of these processes until now. Raises FileNotFoundError when one has ended."""
+    """Return the CPU time of these processes until now. Raises FileNotFoundError when one has ended.
+
+    On a kernel without scheduler statistics it is exact to the tick only.
+    """
     total_ns = user = system = 0
     for pid in pids:
         folder = Path("/proc", str(pid))
@@ -42,7 +45,8 @@ def cpu_time(pids: Sequence[int]) -> CpuTime:
         system += int(words[12])
         for schedstat in folder.glob("task/*/schedstat"):
             total_ns += int(schedstat.read_text().split()[0])
-    return CpuTime(total_ns / 1e9, user / TICKS_PER_S, system / TICKS_PER_S)
+    ticks_s = (user + system) / TICKS_PER_S
+    return CpuTime(total_ns / 1e9 or ticks_s, user / TICKS_PER_S, system / TICKS_PER_S)
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
