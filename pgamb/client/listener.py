@@ -10,6 +10,7 @@ import resource
 import socket
 import stat
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 
 from pgamb.client.login import Peer
 from pgamb.client.opener import set_tcp_options
@@ -79,17 +80,13 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         for sock in self._sockets:
-            try:
+            with suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(sock.fileno())
-            except RuntimeError:
-                pass
             sock.close()
         self._sockets.clear()
         for path in self._paths:
-            try:
+            with suppress(OSError):
                 os.unlink(path)
-            except OSError:
-                pass
         self._paths.clear()
 
     def _bind(self, address: ListenAddress, target: BindTarget, port: int) -> socket.socket | None:

@@ -183,7 +183,8 @@ class LoginDesk:
                 # Bytes that nothing protects must not pass for what TLS protects (CVE-2021-23214).
                 raise ProtocolViolation(
                     "received unencrypted data after SSL request",
-                    detail="This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+                    detail="This could be either a client-software bug or evidence of an attempted "
+                    "man-in-the-middle attack.",
                 )
             await channel.send(b"S")
             await channel.start_tls(self.tls, server_side=True)

@@ -24,7 +24,8 @@ SELECT r.standby,
        CASE WHEN r.standby THEN GREATEST(
               (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
               (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))
-            ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int
+            ELSE ('x' || pg_catalog.substr(
+                pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int
        END,
        (SELECT system_identifier FROM pg_catalog.pg_control_system()),
        pg_catalog.current_setting('server_version_num'),

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pgamb.client.channel import Channel
 from pgamb.config import ClientOptions
@@ -149,7 +150,7 @@ class Opener:
     async def _connect(self, address: Address) -> socket.socket:
         loop = asyncio.get_running_loop()
         if address.is_unix:
-            targets: list[tuple[int, object]] = [(socket.AF_UNIX, address.socket_path)]
+            targets: list[tuple[int, str | tuple[Any, ...]]] = [(socket.AF_UNIX, address.socket_path)]
         else:
             try:
                 found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pgamb.client.opener import Opened, Opener
+from pgamb.client.waiting import member_down, no_primary, pool_full
 from pgamb.config import ClientOptions
-from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError, TooManyConnections
+from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member, MemberState, Topology
 from pgamb.relay.backend import Backend
 from pgamb.relay.pool import Group, Pool
@@ -374,7 +375,9 @@ class Pools:
             now = time.monotonic()
             for group in self._groups.values():
                 if group.held_count:
-                    group.fail_held(self._no_primary(), now - self._options.hold_timeout_s)
+                    group.fail_held(
+                        no_primary(self.topology, self._options.hold_timeout_s), now - self._options.hold_timeout_s
+                    )
             for pool in self.pools():
                 if pool.waiting_count:
                     self._expire_waiting(pool, now)
@@ -389,43 +392,7 @@ class Pools:
         timeout_s = self._options.hold_timeout_s if down else self._options.pool_timeout_s
         while (waiter := pool.longest_waiting()) is not None and now - waiter.waiting_since > timeout_s:
             if down and state is not None:
-                waiter.fail_waiting(
-                    CannotConnectNow(
-                        f"{pool.name} could not be reached within {timeout_s:g} s: {state.last_error}",
-                        hint="The statement was not sent. See `pgamb status`, and the logs of pgamb client.",
-                    )
-                )
+                waiter.fail_waiting(member_down(pool, state.last_error, timeout_s))
             else:
-                waiter.fail_waiting(self._pool_full(pool, timeout_s))
-
-    def _no_primary(self) -> CannotConnectNow:
-        why = "the registry has not been reached yet"
-        if self.topology is not None:
-            why = "the registry names none that answers"
-            if self.topology.conflict:
-                why = f"{', '.join(self.topology.conflict)} claim to be it at the same time"
-        return CannotConnectNow(
-            f"no primary was found within {self._options.hold_timeout_s:g} s: {why}",
-            hint="The statement was not sent. See `pgamb status`.",
-        )
-
-    def _pool_full(self, pool: Pool, timeout_s: float) -> TooManyConnections:
-        state = self._members.get(pool.name)
-        holder = pool.longest_held()
-        detail = (
-            f"The pool of {pool.user}@{pool.database} on {pool.name} has {pool.open_count} backends of "
-            f"{pool.limit} (--pool-size), all in use, and {pool.waiting_count} more sessions wait for one."
-        )
-        if state is not None and not state.room:
-            detail += f" {pool.name} leaves {state.limit} connections in all (its max_connections), all of them open."
-        if holder is not None:
-            session, held_s = holder
-            detail += f" Longest held: by the session with pid {session.pid}, for {held_s:.1f} s" + (
-                f", pinned by {', '.join(session.pin_names)}." if session.pin_names else "."
-            )
-        return TooManyConnections(
-            f"no backend became free within {timeout_s:g} s",
-            detail=detail,
-            hint="End transactions sooner, raise --pool-size (and the server's max_connections), or wait longer "
-            "(--pool-timeout).",
-        )
+                full = state is not None and not state.room
+                waiter.fail_waiting(pool_full(pool, timeout_s, member_limit=state.limit if state and full else None))

@@ -24,7 +24,7 @@ from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
     ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, PARSE, QUERY, SETTLE, SWALLOW, SYNC, Reply,
 )
-from pgamb.relay.stream cimport BROKEN, LOST, READABLE, WOULD_BLOCK, WRITABLE
+from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
 from pgamb.errors import ConnectionFailure, PostgresError, ProtocolViolation
 from pgamb.wire.messages import parse_error_fields, query
@@ -478,11 +478,11 @@ cdef class Backend(Stream):
         """Keep a DataRow of pgamb's own query: its values as bytes or None."""
         cdef size_t position = 2
         cdef uint32_t length
-        cdef int i
+
         cdef list row = []
         if size < 2:
             return 0
-        for i in range(read_u16(payload)):
+        for _ in range(read_u16(payload)):
             if size - position < 4:
                 return 0
             length = read_u32(payload + position)

@@ -10,8 +10,6 @@ quoting less than obvious (comments, dollar quotes, backslashes, E'' and its kin
 so does an unterminated string.
 """
 
-from libc.string cimport memcmp
-
 
 cdef inline bint _in_word(unsigned char byte) noexcept nogil:
     """Tell whether a byte may stand within an identifier, or begin one."""

@@ -14,7 +14,7 @@ A unit is routed when it begins and nothing is attached. What follows while repl
 backend, unless that is a replica and the new unit is not a proven read: then it waits (STALLED) for its turn.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp
 
@@ -34,7 +34,7 @@ from pgamb.errors import (
     TransactionResolutionUnknown,
 )
 from pgamb.routing.intent import Need, Pin
-from pgamb.session.parameters import EMPTY, SETTINGS_QUERY
+from pgamb.session.parameters import SETTINGS_QUERY
 from pgamb.wire.messages import command_complete, error_response, parse_error_fields, ready_for_query
 
 cdef int NEED_READ = int(Need.READ)
