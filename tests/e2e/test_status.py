@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
+from pgamb.demo.cluster import Cluster
 from pgamb.demo.etcd import EtcdServer
 from pgamb.demo.postgres import PostgresServer
 from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Stats
 from tests.support.etcd import etcdctl
 from tests.support.servers import running_etcd
 
-DEADLINE_S = 20
+# For a command that is bounded itself: longer only where the machine is busy.
+DEADLINE_S = 60
 
 
 def pgamb(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +117,7 @@ def test_a_registry_that_does_not_answer(is_frozen: bool) -> None:
         started = time.monotonic()
         shown = pgamb("status", "--registry", f"etcd://root:hunter2@{endpoint}", "--timeout", "1s")
     assert shown.returncode == 3
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
     assert f"pgamb: error: the registry etcd://root:***@{endpoint} did not answer within 1 s" in shown.stderr
     assert "hint: " in shown.stderr
     assert "hunter2" not in shown.stderr
@@ -155,3 +157,13 @@ def test_watch_follows_a_change_and_outlives_the_registry() -> None:
             finally:
                 deadline.cancel()
                 watching.terminate()
+
+
+def test_a_real_cluster(cluster: Cluster) -> None:
+    registry = cluster.registry_url
+    seen = json.loads(pgamb("status", "--json", "--registry", registry).stdout)
+    assert seen["primary"] == cluster.primary.name
+    roles = {each["node"]: each["role"] for each in seen["members"]}
+    assert roles == {server.name: "primary" if server is cluster.primary else "replica" for server in cluster.servers}
+    checked = pgamb("check", "--registry", registry, "--listen", "0", PGAMB_AUTH_DSN=cluster.dsn(cluster.primary))
+    assert checked.returncode == 0, checked.stdout
