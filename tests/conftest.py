@@ -8,13 +8,20 @@ import pytest
 
 from pgamb.demo.etcd import EtcdServer
 from pgamb.demo.postgres import PostgresServer
-from tests.support.servers import running_etcd, running_postgres
+from tests.support.servers import postgres_template, running_etcd, running_postgres
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def template() -> Iterator[PostgresServer]:
+    """An initialised server that is never started: copies of it save seconds, but share its system identifier."""
+    with postgres_template() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(template: PostgresServer) -> Iterator[PostgresServer]:
     """One plain PostgreSQL of the run. Tests share it: leave it running, and make objects of your own names."""
-    with running_postgres() as server:
+    with running_postgres(template=template) as server:
         yield server
 
 

@@ -43,18 +43,22 @@ class Cluster:
         service: str = "db",
         unix_sockets: bool = False,
         settings: Mapping[str, str] | None = None,
+        template: PostgresServer | None = None,
         server_options: Sequence[str] = (),
         client_options: Sequence[str] = (),
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """`etcd` is the number of nodes; `client_port` 0 takes a free one; without etcd the ambassador gets `static://`.
+        A `template` that was initialised and never started saves the time of initdb; its system identifier and
+        passwords are then those of this cluster too.
 
         Raises ConfigError when the programs are missing, or the place will not do.
         """
         if agents and not etcd:
             raise ConfigError("agents need an etcd to register in", hint="start with etcd=1, or with agents=False")
         self.service = service
-        self.credentials = Credentials()
+        self.credentials = template.credentials if template is not None else Credentials()
+        self._template = template
         self.account = unprivileged_account()
         self.keep = directory is not None
         self._client_port = client_port
@@ -220,7 +224,7 @@ class Cluster:
 
     def _start_postgres(self) -> None:
         first, *others = self.servers
-        first.initdb()
+        first.initdb(self._template.data if self._template is not None else None)
         for server in others:
             server.clone(first)
         for server in self.servers:

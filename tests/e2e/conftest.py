@@ -9,34 +9,38 @@ from typing import Protocol
 import pytest
 
 from pgamb.demo.cluster import Cluster
+from pgamb.demo.postgres import PostgresServer
 
 
 class MakeCluster(Protocol):
-    """Start a cluster of the test's own; the arguments are those of `Cluster`."""
+    """Start a cluster of the test's own; the arguments are those of `Cluster`.
+
+    `template=None` gives it a system identifier of its own.
+    """
 
     def __call__(self, **options: object) -> Cluster: ...
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(template: PostgresServer) -> Iterator[Cluster]:
     """The cluster of the run: pg1 to pg3, etcd, agents, ambassador. Tests share it: stop and promote nothing in it."""
-    with Cluster() as started:
+    with Cluster(template=template) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def bare_cluster() -> Iterator[Cluster]:
+def bare_cluster(template: PostgresServer) -> Iterator[Cluster]:
     """PostgreSQL with two replicas and etcd, nothing of pgamb. Tests share it: stop and promote nothing in it."""
-    with Cluster(agents=False, client=False) as started:
+    with Cluster(agents=False, client=False, template=template) as started:
         yield started
 
 
 @pytest.fixture
-def make_cluster() -> Iterator[MakeCluster]:
+def make_cluster(template: PostgresServer) -> Iterator[MakeCluster]:
     """Start clusters that the test may break as it likes; all are stopped at its end."""
     with ExitStack() as stack:
 
         def make(**options: object) -> Cluster:
-            return stack.enter_context(Cluster(**options))  # type: ignore[arg-type]
+            return stack.enter_context(Cluster(**{"template": template, **options}))  # type: ignore[arg-type]
 
         yield make

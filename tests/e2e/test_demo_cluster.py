@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.etcd import EtcdServer
 from pgamb.demo.postgres import MONITOR, REPLICATION, PostgresServer
+from pgamb.errors import PgambError
 from tests.e2e.conftest import MakeCluster
 from tests.support import wait_for
 
@@ -62,3 +65,46 @@ def test_promote_rejoin_and_base_backup(make_cluster: MakeCluster) -> None:
 def test_etcd_answers_and_forgets(etcd: EtcdServer) -> None:
     assert etcd.healthy()
     assert etcd.get_prefix("/no/such/prefix/") == {}
+
+
+def test_the_whole_cluster_answers_as_one_postgresql(cluster: Cluster) -> None:
+    cluster.query("CREATE TABLE demo_whole AS SELECT 5 AS n")
+    wait_for(
+        lambda: all(
+            server.query("SELECT to_regclass('demo_whole') IS NULL") == [(False,)] for server in cluster.servers
+        ),
+        10,
+        "every member has the table",
+    )
+    assert cluster.query("SELECT n FROM demo_whole") == [(5,)]
+    assert cluster.etcd is not None
+    keys = cluster.etcd.get_prefix("/pgamb/db/")
+    assert {key for key in keys if "/members/" in key} == {f"/pgamb/db/members/pg{n}" for n in (1, 2, 3)}
+    assert b'"pg1"' in keys["/pgamb/db/primary"]
+
+
+def test_the_ambassador_follows_a_promotion(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(unix_sockets=True)
+    assert cluster.etcd is not None
+    assert (
+        str(cluster.folder / "s").encode() in cluster.etcd.get_prefix("/pgamb/db/members/pg1")["/pgamb/db/members/pg1"]
+    )
+    cluster.primary.kill()
+    cluster.promote("pg3")
+    wait_for(lambda: _written(cluster), 20, "a write arrives at the new primary")
+    assert cluster.server("pg3").query("SELECT count(*) > 0 FROM demo_after") == [(True,)]
+
+
+def _written(cluster: Cluster) -> bool:
+    try:
+        cluster.query("CREATE TABLE IF NOT EXISTS demo_after AS SELECT 1 AS n")
+    except (PgambError, asyncpg.PostgresError):
+        return False
+    return True
+
+
+def test_without_etcd_the_ambassador_asks_the_servers(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(agents=False, etcd=False, replicas=1)
+    assert cluster.registry_url.startswith("static://127.0.0.1:")
+    cluster.query("CREATE TABLE demo_static AS SELECT 1 AS n")
+    assert cluster.primary.query("SELECT n FROM demo_static") == [(1,)]

@@ -27,28 +27,51 @@ def server_folder() -> Iterator[Path]:
 
 
 @contextmanager
+def postgres_template() -> Iterator[PostgresServer]:
+    """Give a server that is initialised and never started: others copy it instead of running initdb."""
+    with server_folder() as folder:
+        template = _server("template", folder)
+        template.initdb()
+        yield template
+
+
+@contextmanager
 def running_postgres(
-    name: str = "pg", *, settings: dict[str, str] | None = None, hba: Sequence[str] = ()
+    name: str = "pg",
+    *,
+    settings: dict[str, str] | None = None,
+    hba: Sequence[str] = (),
+    template: PostgresServer | None = None,
 ) -> Iterator[PostgresServer]:
     """Run one plain PostgreSQL: SCRAM for everybody, superuser `postgres`, no replicas, no etcd."""
-    account = unprivileged_account()
     with server_folder() as folder:
-        server = PostgresServer(
-            name,
-            binaries=find_postgres(account, folder),
-            folder=folder / name,
-            credentials=Credentials(),
-            account=account,
-            socket_folder=folder / "s",
-            settings=settings,
-            hba=hba,
-        )
-        server.initdb()
-        server.start()
+        server = _server(name, folder, settings, hba, template)
+        server.initdb(template.data if template is not None else None)
         try:
+            server.start()
             yield server
         finally:
             server.stop("immediate")
+
+
+def _server(
+    name: str,
+    folder: Path,
+    settings: dict[str, str] | None = None,
+    hba: Sequence[str] = (),
+    template: PostgresServer | None = None,
+) -> PostgresServer:
+    account = unprivileged_account()
+    return PostgresServer(
+        name,
+        binaries=find_postgres(account, folder),
+        folder=folder / name,
+        credentials=template.credentials if template is not None else Credentials(),
+        account=account,
+        socket_folder=folder / "s",
+        settings=settings,
+        hba=hba,
+    )
 
 
 @contextmanager
@@ -56,8 +79,8 @@ def running_etcd(*, tls: EtcdTls | None = None, options: Sequence[str] = ()) -> 
     """Run one etcd node; `options` are further words of its command line."""
     with server_folder() as folder:
         server = EtcdServer("etcd", binary=find_etcd(), folder=folder, tls=tls, options=options)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.kill()
