@@ -1,6 +1,7 @@
 """What a correct etcd client guards against, each seen on a real etcd that is stopped, killed, wiped or locked.
 
-The guards that hold for every store are in `test_store.py`, those of an agent in `test_registration.py`.
+Those that hold for every store are in `test_store.py`, those of an agent in `test_registration.py`, those about rights
+in `test_etcd_security.py`.
 """
 
 from __future__ import annotations
@@ -10,65 +11,25 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
 import pytest
-import trustme
 
-from pgamb.demo.etcd import EtcdServer, EtcdTls
-from pgamb.errors import ConfigError, RegistryError, RegistryUnavailable
+from pgamb.demo.etcd import EtcdServer
+from pgamb.errors import RegistryError, RegistryUnavailable
 from pgamb.registry.etcd.connection import CHANNEL_OPTIONS, Connection
-from pgamb.registry.etcd.security import Credentials, Tls
 from pgamb.registry.etcd.store import EtcdStore
 from pgamb.registry.etcd.watch import Heartbeat
-from pgamb.registry.lease import new_lease_id
-from pgamb.registry.mirror import Mirror, Timing
+from pgamb.registry.mirror import Timing
 from pgamb.registry.store import Batch, Compare, KeyRange, OutcomeUnknown, Position, Put
 from tests.conformance.conftest import open_store
-from tests.support.etcd import enable_authentication, etcdctl
+from tests.conformance.following import DEADLINE_S, PREFIX, RANGE, Following, first_failure, keys
+from tests.support.etcd import etcdctl
 from tests.support.servers import running_etcd, running_etcd_cluster
 from tests.support.waiting import wait_for_async
-
-PREFIX = "/pgamb/guards/"
-RANGE = KeyRange.prefix(PREFIX)
-DEADLINE_S = 20.0
-QUICK = Timing(resync_s=30.0, retry_min_s=0.05, retry_max_s=0.3)
-
-
-class Following:
-    """A mirror with its task."""
-
-    def __init__(self, store: EtcdStore, timing: Timing = QUICK) -> None:
-        self.mirror = Mirror(store, RANGE, timing=timing)
-        self._store = store
-
-    async def __aenter__(self) -> Mirror:
-        self._task = asyncio.create_task(self.mirror.run())
-        await wait_for_async(lambda: self.mirror.connected, DEADLINE_S, "the first watch")
-        return self.mirror
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        await self._store.close()
-
-
-def keys(mirror: Mirror) -> list[str]:
-    return [] if mirror.contents is None else sorted(key.removeprefix(PREFIX) for key in mirror.contents.items)
-
-
-async def first_failure(watch: AsyncGenerator[Batch, None]) -> RegistryError:
-    """Return what ends a watch."""
-    async with asyncio.timeout(DEADLINE_S), aclosing(watch):
-        try:
-            async for _ in watch:
-                pass
-        except RegistryError as error:
-            return error
-    raise AssertionError("the watch ended without an error")
 
 
 async def test_no_event_is_lost_or_repeated_over_restarts(own_etcd: EtcdServer) -> None:
@@ -228,6 +189,13 @@ async def test_a_dead_endpoint_costs_nothing_but_a_moment(own_etcd: EtcdServer) 
 
 async def test_a_transaction_without_an_answer_is_neither_repeated_nor_called_failed(own_etcd: EtcdServer) -> None:
     """Guard 16."""
+    rotating = EtcdStore(Connection(("127.0.0.1:9", own_etcd.endpoint)))
+    with pytest.raises(OutcomeUnknown):
+        await rotating.transact([], [Put(PREFIX + "elsewhere", b"")])
+    assert await rotating.get(PREFIX + "elsewhere") is None, (
+        "asked of one endpoint only; the next call goes to the other"
+    )
+    await rotating.close()
     store = open_store(own_etcd, call_timeout_s=0.5)
     await store.put(Put(PREFIX + "k", b"1"))
     own_etcd.pause()
@@ -237,13 +205,13 @@ async def test_a_transaction_without_an_answer_is_neither_repeated_nor_called_fa
     await store.close()
 
 
-def test_grpc_keeps_its_mouth_shut() -> None:
-    """Guard 18: nothing on stderr, not even for a connection that is refused."""
+def test_grpc_keeps_its_mouth_shut(etcd: EtcdServer) -> None:
+    """Guard 18: nothing on stderr, not for a connection that is refused, nor for a handshake that fails."""
     program = (
-        "import asyncio\n"
+        "import asyncio, sys\n"
         "from pgamb.registry.source import open_store\n"
         "async def main():\n"
-        "    store = open_store('etcd://127.0.0.1:9')\n"
+        "    store = open_store(sys.argv[1])\n"
         "    try:\n"
         "        await store.get('k')\n"
         "    except Exception as error:\n"
@@ -251,8 +219,10 @@ def test_grpc_keeps_its_mouth_shut() -> None:
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )
-    answer = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30)
-    assert (answer.stdout.strip(), answer.stderr) == ("RegistryUnavailable", "")
+    for url in ("etcd://127.0.0.1:9", f"etcds://{etcd.endpoint}"):
+        argv = [sys.executable, "-W", "error", "-c", program, url]
+        answer = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        assert (answer.stdout.strip(), answer.stderr) == ("RegistryUnavailable", "")
 
 
 class Forgetful(EtcdStore):
@@ -318,102 +288,3 @@ async def test_an_etcd_that_is_full_says_what_to_do_and_can_be_read() -> None:
         assert "etcdctl alarm disarm" in (caught.value.hint or "")
         assert (await store.list(RANGE)).items
         await store.close()
-
-
-@pytest.fixture
-def locked_etcd() -> Iterator[EtcdServer]:
-    """An etcd with authentication, whose tokens live a second."""
-    with running_etcd(options=["--auth-token-ttl", "1"]) as server:
-        enable_authentication(server)
-        yield server
-
-
-def log_in(server: EtcdServer, user: str = "pgamb", password: str = "secret") -> EtcdStore:
-    connection = Connection((server.endpoint,), credentials=Credentials(user, password))
-    return EtcdStore(connection, heartbeat=Heartbeat(1.0, 1.0))
-
-
-async def test_tokens_that_expired_or_are_of_yesterday_are_renewed(locked_etcd: EtcdServer) -> None:
-    """Guard 15: after an idle time, after a change of users, after a restart; calls, leases and watches."""
-    store = log_in(locked_etcd)
-    await store.put(Put(PREFIX + "k", b"1"))
-    await asyncio.sleep(2.5)  # etcd looks at its tokens once a second
-    await store.put(Put(PREFIX + "k", b"2"))
-    await asyncio.to_thread(etcdctl, locked_etcd, "user", "add", "other:other", user="root:root")
-    outcome = await store.transact([Compare(PREFIX + "t", 0)], [Put(PREFIX + "t", b"")])
-    assert outcome.succeeded
-    lease_id = new_lease_id()
-    async with Following(store) as mirror:
-        await store.grant(lease_id, 30)
-        await asyncio.to_thread(locked_etcd.stop)
-        await asyncio.to_thread(locked_etcd.start)
-        await wait_for_async(partial(kept, store, lease_id), DEADLINE_S, "the lease is kept with a new token")
-        await asyncio.to_thread(etcdctl, locked_etcd, "put", PREFIX + "new", "", user="root:root")
-        await wait_for_async(lambda: keys(mirror) == ["k", "new", "t"], DEADLINE_S, "the watch with a new token")
-
-
-async def kept(store: EtcdStore, lease_id: int) -> bool:
-    try:
-        return await store.keep_alive(lease_id) > 0
-    except RegistryError:
-        return False
-
-
-async def test_what_is_not_allowed_is_said_and_not_silent(locked_etcd: EtcdServer) -> None:
-    """Guards 1 and 15: a watch without rights, or without a token, is one message and then silence."""
-    store = log_in(locked_etcd)
-    position = (await store.list(RANGE)).position
-    denied = await first_failure(store.watch(KeyRange.prefix("/other/"), position))
-    assert "does not allow this to user" in denied.message
-    assert denied.hint is not None
-    with pytest.raises(RegistryError, match="does not allow this to user"):
-        await store.get("/other/k")
-    # Rights that are given later count without a restart.
-    await asyncio.to_thread(
-        etcdctl, locked_etcd, "role", "grant-permission", "pgamb", "read", "/other/k", user="root:root"
-    )
-    assert await store.get("/other/k") is None
-    await store.close()
-    anonymous = open_store(locked_etcd)
-    with pytest.raises(RegistryError, match="wants a log-in"):
-        await anonymous.get(PREFIX)
-    assert "wants a log-in" in (await first_failure(anonymous.watch(RANGE, position))).message
-    await anonymous.close()
-
-
-async def test_a_wrong_password_is_named_and_authentication_that_is_off_is_no_obstacle(
-    locked_etcd: EtcdServer, etcd: EtcdServer
-) -> None:
-    wrong = log_in(locked_etcd, password="wrong")
-    with pytest.raises(RegistryError, match="refuses the password of user pgamb"):
-        await wrong.get(PREFIX)
-    await wrong.close()
-    open_to_all = log_in(etcd)
-    await open_to_all.get(PREFIX)
-    await open_to_all.close()
-
-
-async def test_mutual_tls(tmp_path: Path) -> None:
-    """Guard 11: the certificate is checked against the name that was asked for."""
-    authority, stranger = trustme.CA(), trustme.CA()
-    files = {name: tmp_path / name for name in ("ca", "cert", "key", "our-cert", "our-key", "stranger")}
-    authority.cert_pem.write_to_path(files["ca"])
-    stranger.cert_pem.write_to_path(files["stranger"])
-    served, ours = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("agent@example.org")
-    for leaf, cert, key in ((served, "cert", "key"), (ours, "our-cert", "our-key")):
-        leaf.cert_chain_pems[0].write_to_path(files[cert])
-        leaf.private_key_pem.write_to_path(files[key])
-    with running_etcd(tls=EtcdTls(files["cert"], files["key"], files["ca"], require_client=False)) as server:
-        both = (server.endpoint, f"localhost:{server.port}")
-        store = EtcdStore(Connection(both, tls=Tls(str(files["ca"]), str(files["our-cert"]), str(files["our-key"]))))
-        await store.put(Put(PREFIX + "k", b""))
-        await store.close()
-        for wrong in (Tls(str(files["stranger"])), None):
-            refused = EtcdStore(Connection((server.endpoint,), tls=wrong))
-            with pytest.raises(RegistryUnavailable):
-                await refused.get(PREFIX)
-            await refused.close()
-    with pytest.raises(ConfigError, match="needs both cert and key"):
-        Connection(("h:1",), tls=Tls(cert_file=str(files["our-cert"])))
-    with pytest.raises(ConfigError, match="cannot be read"):
-        Connection(("h:1",), tls=Tls(ca_file=str(tmp_path / "missing")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +15,7 @@ from pgamb.registry.latest import Latest
 from pgamb.registry.memory import ManualClock, MemoryStore
 from pgamb.registry.mirror import Mirror, Timing
 from pgamb.registry.model import Address, Member, Role
-from pgamb.registry.store import KeyRange, Put
+from pgamb.registry.store import Batch, KeyRange, Position, Put
 from tests.support.waiting import wait_for_async
 
 DEADLINE_S = 10.0
@@ -100,6 +100,29 @@ async def test_a_store_that_was_wiped_and_has_caught_up_is_found_out_by_a_list()
         for _ in range(10):
             await store.put(Put("/elsewhere", b""))
         await wait_for_async(lambda: held(mirror) == {}, DEADLINE_S, "the old key goes")
+
+
+async def test_a_watch_that_does_not_notice_another_store_is_given_up() -> None:
+    class Numb(MemoryStore):
+        watches = 0
+
+        async def watch(self, key_range: KeyRange, after: Position) -> AsyncGenerator[Batch, None]:
+            self.watches += 1
+            yield Batch((), after)
+            await asyncio.Event().wait()
+
+    clock = ManualClock()
+    store = Numb(clock)
+    for _ in range(5):
+        await store.put(Put("/k/old", b""))
+    async with mirroring(store, clock) as mirror:
+        store.wipe()
+        await store.put(Put("/k/new", b""))
+        mirror.refresh()
+        await wait_for_async(lambda: held(mirror) == {"/k/new": b""}, DEADLINE_S, "the new store's keys")
+        await wait_for_async(lambda: store.watches > 1, DEADLINE_S, "a watch of the new store")
+        assert mirror.contents is not None
+        assert mirror.contents.generation == 1
 
 
 async def test_a_refresh_lists_without_waiting_for_its_time() -> None:
