@@ -108,9 +108,10 @@ def main(
                 click.echo(f"\n{section}")
             return
         results = Results([proxy.name for proxy in proxies])
+        # Memory first: what a load has left free in the heap would be filled before anything grows.
+        _idle(database, proxies, plan, results)
         _loads(database, proxies, plan, folder, results)
         _logins(database, proxies, plan, folder, results)
-        _idle(database, proxies, plan, results)
         click.echo(f"\n{table(results)}")
 
 
