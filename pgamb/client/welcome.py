@@ -15,7 +15,7 @@ from pgamb.client.opener import Opened, Opener
 from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member
 from pgamb.session.backend_login import Credentials
-from pgamb.session.parameters import EMPTY, SETTINGS_QUERY, ParameterSet, ParameterSets
+from pgamb.session.parameters import EMPTY, SETTINGS_QUERY, ParameterSet, ParameterSets, is_ambiguous
 from pgamb.session.query import simple_query
 from pgamb.wire import messages
 
@@ -96,6 +96,11 @@ class Welcomer:
             if name is not None and value is not None
         }
         reported = dict(opened.greeting.parameters)
+        # What the role or database sets by itself counts as well, for those that change how SQL is to be read.
+        for name in {"standard_conforming_strings", "client_encoding"} & reported.keys():
+            value = {messages.encode_text(name): messages.encode_text(reported[name])}
+            if is_ambiguous(value):
+                items.update(value)
         if "in_hot_standby" in reported:
             # The application believes in one PostgreSQL, which takes its writes.
             reported["in_hot_standby"] = "off"

@@ -3,7 +3,7 @@
 
 An application that writes its values into the text never sends the same text twice, and each would have to be
 classified anew. What a statement needs does not depend on its numbers, nor on what its strings contain, with two
-exceptions that `routing` looks into: names of times ('now'), and the argument of current_setting().
+exceptions that `routing` looks into: names of times ('now'), the argument of current_setting(), and what SET is given.
 
 The rule of safety: two texts of one fingerprint must mean the same to the lexer but for values. So whatever makes
 quoting less than obvious (comments, dollar quotes, backslashes, E'' and its kin) makes a text its own fingerprint, and
@@ -34,45 +34,66 @@ cdef bint _is_plain(const char* text, size_t size) noexcept nogil:
     return True
 
 
+# What a byte is to the loop below.
+cdef enum:
+    ORDINARY = 0
+    DIGIT = 1
+    SPECIAL = 2
+
+cdef unsigned char[256] _KIND
+
+cdef void _fill_kinds() noexcept:
+    cdef int byte
+    for byte in range(256):
+        _KIND[byte] = ORDINARY
+    for byte in range(48, 58):
+        _KIND[byte] = DIGIT
+    for byte in b"'\"\\-*$;":
+        _KIND[byte] = SPECIAL
+
+_fill_kinds()
+
+
 cdef size_t fingerprint(const char* sql, size_t size, char* into) noexcept nogil:
     """Write the fingerprint of `sql` to `into`, which has room for `size` bytes, and return its length.
 
     Returns 0 if the text must be its own fingerprint.
     """
-    cdef size_t i = 0, out = 0, start
-    cdef unsigned char byte, previous = 0
+    cdef size_t i = 0, out = 0
+    cdef unsigned char byte, kind, previous
+    while i < size and (sql[i] == b" " or sql[i] == b"\n" or sql[i] == b"\t" or sql[i] == b"\r"):
+        i += 1
+    if size - i >= 3 and (sql[i] | 0x20) == b"s" and (sql[i + 1] | 0x20) == b"e" and (sql[i + 2] | 0x20) == b"t":
+        return 0
     while i < size:
         byte = sql[i]
-        if b"0" <= byte <= b"9" and not _in_word(previous):
-            into[out] = b"0"
+        kind = _KIND[byte]
+        if kind == ORDINARY:
+            into[out] = byte
             out += 1
-            while i < size and b"0" <= <unsigned char> sql[i] <= b"9":
+            i += 1
+            continue
+        previous = into[out - 1] if out else 0
+        if kind == DIGIT:
+            if _in_word(previous):
+                # `a1`, `$1`, `0x1F`, `1_000`: part of a word.
+                into[out] = byte
                 i += 1
-            # `1e5`, `0x1F`, `1_000`: the rest stays as it is, as part of a word.
-            previous = b"0"
+            else:
+                into[out] = b"0"
+                while i < size and b"0" <= <unsigned char> sql[i] <= b"9":
+                    i += 1
+            out += 1
             continue
         if byte == b"'":
             # E'', B'', X'', N'', U&'': their quoting has rules of its own.
             if _in_word(previous) or previous == b"&":
                 return 0
-            start = i + 1
-            i = start
-            while True:
-                while i < size and sql[i] != b"'" and sql[i] != b"\\":
-                    i += 1
-                if i >= size or sql[i] == b"\\":
-                    return 0
-                if i + 1 < size and sql[i + 1] == b"'":
-                    i += 2
-                    continue
-                break
-            if not _is_plain(sql + start, i - start) or _asks_setting(into, out):
+            i = _string_end(sql, i + 1, size)
+            if i == 0 or _asks_setting(into, out):
                 return 0
-            into[out] = b"'"
-            into[out + 1] = b"'"
+            into[out] = into[out + 1] = b"'"
             out += 2
-            i += 1
-            previous = b"'"
             continue
         if byte == b'"':
             into[out] = byte
@@ -88,11 +109,36 @@ cdef size_t fingerprint(const char* sql, size_t size, char* into) noexcept nogil
             return 0
         elif byte == b"$" and not (i + 1 < size and b"0" <= <unsigned char> sql[i + 1] <= b"9"):
             return 0
-        into[out] = sql[i]
+        elif byte == b";" and not _is_last(sql + i + 1, size - i - 1):
+            # Another statement, which may be a SET.
+            return 0
+        into[out] = byte
         out += 1
-        previous = byte
         i += 1
     return out
+
+
+cdef size_t _string_end(const char* sql, size_t start, size_t size) noexcept nogil:
+    """Return what follows the string whose contents begin at `start`; 0 if it is more than a plain value."""
+    cdef size_t i = start
+    while True:
+        while i < size and sql[i] != b"'" and sql[i] != b"\\":
+            i += 1
+        if i >= size or sql[i] == b"\\":
+            return 0
+        if i + 1 < size and sql[i + 1] == b"'":
+            i += 2
+            continue
+        return i + 1 if _is_plain(sql + start, i - start) else 0
+
+
+cdef bint _is_last(const char* text, size_t size) noexcept nogil:
+    """Tell whether nothing but white space is left."""
+    cdef size_t i
+    for i in range(size):
+        if text[i] != b" " and text[i] != b"\n" and text[i] != b"\t" and text[i] != b"\r":
+            return False
+    return True
 
 
 cdef bint _asks_setting(const char* text, size_t size) noexcept nogil:

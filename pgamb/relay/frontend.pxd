@@ -46,6 +46,7 @@ cdef class Frontend(Owner):
     cdef bint pass_drop                     # ... or dropped
     cdef readonly int pins
     cdef uint8_t state
+    cdef bint ambiguous                     # its parameters forbid to trust what its SQL seems to say
     cdef bint dirty                         # a parameter may have changed
     cdef readonly bint wrote
     cdef bint committing                    # what was sent ends a transaction
@@ -94,3 +95,5 @@ cdef class Frontend(Owner):
     cdef size_t _query_failed(self, int need, size_t size, size_t total) except? 0
     cdef size_t _batch_failed(self, const char* data, size_t end) except? 0
     cdef int _die(self, object error) except -1
+
+    cdef int _trusted(self, int need)

@@ -99,6 +99,7 @@ cdef class Frontend(Owner):
         self.secret = secret
         self.parameters = parameters
         self.startup = startup
+        self.ambiguous = parameters.ambiguous
         self.pins = PIN_SESSION_MODE if relay.session_mode else 0
         relay.frontends[pid] = self
         self.begin(reactor, fd, tls, tls_in, tls_out)
@@ -259,7 +260,7 @@ cdef class Frontend(Owner):
                 self._die(ProtocolViolation("invalid string in message"))
                 return 0
             plan = self.relay.plans.of_text(data + 5, total - 6)
-            need = plan.need
+            need = self._trusted(plan.need)
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)
         if not self._attach(need):
@@ -357,7 +358,7 @@ cdef class Frontend(Owner):
             return self._skip_to_sync(data, size)
         scan = prepared.scan(data, size)
         end = prepared.end
-        need = prepared.need
+        need = self._trusted(prepared.need)
         if scan == INCOMPLETE:
             if size - end >= 5 and data[end] == b"B" and <size_t> read_u32(data + end + 1) > BATCH_BYTES:
                 # Wait for its names only.
@@ -391,6 +392,12 @@ cdef class Frontend(Owner):
             # Flush: what pgamb answers itself must not wait for PostgreSQL.
             self.flush()
         return end
+
+    cdef int _trusted(self, int need):
+        """Return what of `need` can be believed of this session's SQL: it may be a write, or several statements."""
+        if self.ambiguous:
+            return need & ~(NEED_READ | NEED_NEUTRAL) | NEED_MULTIPLE
+        return need
 
     # Routing.
 
@@ -554,6 +561,7 @@ cdef class Frontend(Owner):
             found = self.relay.parameter_sets.of_rows(rows or [])
             backend.parameters = found
             self.parameters = self.relay.parameter_sets.overlay(self.startup, found)
+            self.ambiguous = self.parameters.ambiguous
             if not self.pins:
                 self._release()
             elif self.parameters is not found:

@@ -18,6 +18,9 @@ SETTINGS_QUERY = (
     b" WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'"
 )
 
+# Client encodings in which a byte that looks like ASCII may be part of another character (src/backend/utils/mb).
+_TRAILING_ASCII = frozenset((b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"GB18030", b"UHC", b"JOHAB"))
+
 
 class ParameterSet:
     """An immutable set of session parameters, names and values as PostgreSQL's bytes.
@@ -25,10 +28,12 @@ class ParameterSet:
     Equal sets made by one `ParameterSets` are the same object, so that the data plane compares by identity.
     """
 
-    __slots__ = ("__weakref__", "items")
+    __slots__ = ("__weakref__", "ambiguous", "items")
 
     def __init__(self, items: Mapping[bytes, bytes]) -> None:
         self.items = dict(sorted(items.items()))
+        # Whether a quote or a backslash in SQL may mean something else than it seems to.
+        self.ambiguous = is_ambiguous(items)
 
     def __repr__(self) -> str:
         return f"<ParameterSet {self.items!r}>"
@@ -48,6 +53,14 @@ class ParameterSet:
         if b"role" in wanted.items and self.items.get(b"role") != wanted.items[b"role"]:
             calls.append(_set_config(b"role", wanted.items[b"role"]))
         return b"SELECT " + b", ".join(calls)
+
+
+def is_ambiguous(parameters: Mapping[bytes, bytes]) -> bool:
+    """Tell whether under these parameters SQL cannot be read byte by byte with certainty."""
+    return (
+        parameters.get(b"standard_conforming_strings", b"on") != b"on"
+        or parameters.get(b"client_encoding", b"UTF8").upper() in _TRAILING_ASCII
+    )
 
 
 EMPTY = ParameterSet({})
