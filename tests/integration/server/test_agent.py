@@ -157,6 +157,17 @@ async def test_a_lost_claim_is_decided_anew_on_the_next_view() -> None:
     assert scene.events[-2][0] == "refuse"
 
 
+async def test_a_claim_that_succeeded_is_remembered_by_us_whatever_the_registry_forgets() -> None:
+    scene = Scene()
+    scene.known.set(EMPTY)
+    agent = agent_in(scene)
+    await agent.step()
+    rival = Member("b", Role.PRIMARY, (Address("10.0.0.2"),), 1, "7", 150004)
+    scene.known.set(RegistryView((rival,), None, 0, None, 0, 0.0, True))
+    await agent.step()
+    assert scene.events[-3:] == [("announce", "primary"), ("claim", 1, 0), ("relay",)]
+
+
 async def test_the_recorded_node_is_asked_itself_before_its_timeline_is_claimed() -> None:
     holder = Member("b", Role.PRIMARY, (Address("10.0.0.2"),), 1, "7", 150004)
     scene = Scene()

@@ -16,7 +16,7 @@ from pgamb.config.listen import ListenAddress
 from pgamb.errors import ConfigError
 from pgamb.registry.model import Address
 from pgamb.server.decide import Refusal
-from pgamb.server.expose import MAX_REFUSALS, Exposure
+from pgamb.server.expose import MAX_REFUSALS, REFUSAL_TIMEOUT_S, Exposure
 from pgamb.wire import messages
 
 DEADLINE_S = 10.0
@@ -135,6 +135,36 @@ async def test_a_refused_connection_hears_why_behind_its_startup_message() -> No
         writer.close()
 
 
+async def test_a_refusal_is_not_lost_to_what_the_peer_sent_beyond_its_startup_message() -> None:
+    async with exposing(Address("127.0.0.1", 1), relay=False) as exposed:
+        reader, writer = await exposed.connect()
+        writer.write(STARTUP + bytes(1000))
+        await asyncio.sleep(0.05)
+        writer.write(bytes(1000))
+        assert fields(await read_all(reader))["C"] == "57P03"
+        writer.close()
+
+
+async def test_a_refusal_that_comes_while_a_connection_is_made_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with echoing() as echo, exposing(echo.address) as exposed:
+        connect, connecting = exposed.exposure._connect, asyncio.Event()
+        go_on = asyncio.Event()
+
+        async def slowly() -> socket.socket:
+            connecting.set()
+            await go_on.wait()
+            return await connect()
+
+        monkeypatch.setattr(exposed.exposure, "_connect", slowly)
+        reader, writer = await exposed.connect()
+        writer.write(STARTUP)
+        await asyncio.wait_for(connecting.wait(), DEADLINE_S)
+        exposed.exposure.set_refusal(STALE)
+        go_on.set()
+        assert fields(await read_all(reader))["M"] == STALE.message
+        writer.close()
+
+
 async def test_encryption_requests_are_answered_no_before_a_refusal() -> None:
     async with exposing(Address("127.0.0.1", 1), relay=False) as exposed:
         reader, writer = await exposed.connect()
@@ -232,7 +262,9 @@ async def test_a_crowd_of_refused_connections_is_bounded_and_harms_nobody() -> N
     async with exposing(Address("127.0.0.1", 1), relay=False) as exposed:
         crowd = [await exposed.connect() for _ in range(count)]
         # Those beyond the limit are closed at once, the others wait for what we want to say.
-        closed = await asyncio.wait_for(asyncio.gather(*(reader.read() for reader, _ in crowd[-50:])), DEADLINE_S)
+        closed = await asyncio.wait_for(
+            asyncio.gather(*(reader.read() for reader, _ in crowd[-50:])), REFUSAL_TIMEOUT_S / 2
+        )
         assert closed == [b""] * 50
         for _, writer in crowd:
             writer.close()
