@@ -98,6 +98,10 @@ def _run(port: int, replicas: int, directory: Path | None, command_line: Sequenc
             for line in announcement(cluster, took_s):
                 click.echo(line)
             return _wait(cluster)
+        except ProcessFailed as error:
+            if directory is None:
+                error.hint = error.hint or "start again with --directory DIR: that keeps the logs"
+            raise
         except Interrupted as interruption:
             return 128 + interruption.number
         finally:

@@ -23,7 +23,8 @@ from pgamb.errors import ConfigError, ConnectionFailure, ProcessFailed
 
 # unix(7): 107 bytes, of which ".s.PGSQL.65535" and a slash take 15.
 LONGEST_SOCKET_FOLDER = 92
-READY_DEADLINE_S = 30.0
+# Two seconds on an idle machine; a busy one is no reason to give up.
+READY_DEADLINE_S = 60.0
 # Agents and ambassador are asked to go in order; who drains for longer than this is not waited for.
 GRACE_S = 3.0
 

@@ -21,7 +21,7 @@ from pgamb.errors import ProcessFailed
 
 HOST = "127.0.0.1"
 # Three nodes were healthy after 2.3 s on an idle machine.
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 60.0
 CALL_TIMEOUT_S = 3.0
 
 

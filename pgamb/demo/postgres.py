@@ -26,7 +26,7 @@ from pgamb.demo.query import query
 from pgamb.errors import ConfigError, ProcessFailed
 
 HOST = "127.0.0.1"
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 60.0
 # Every Linux has it, without a package of locales; elsewhere plain C has to do.
 LOCALE = "C.UTF-8" if sys.platform == "linux" else "C"
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.etcd import EtcdServer
 from pgamb.demo.postgres import MONITOR, REPLICATION, PostgresServer
-from pgamb.errors import PgambError
+from pgamb.errors import PgambError, ProcessFailed
 from tests.e2e.conftest import MakeCluster
 from tests.support import wait_for
 
@@ -108,3 +109,12 @@ def test_without_etcd_the_ambassador_asks_the_servers(make_cluster: MakeCluster)
     assert cluster.registry_url.startswith("static://127.0.0.1:")
     cluster.query("CREATE TABLE demo_static AS SELECT 1 AS n")
     assert cluster.primary.query("SELECT n FROM demo_static") == [(1,)]
+
+
+def test_a_cluster_that_does_not_start_says_why_and_leaves_nothing(template: PostgresServer) -> None:
+    broken = Cluster(etcd=False, agents=False, replicas=0, client_options=["--no-such-option"], template=template)
+    with pytest.raises(ProcessFailed, match="pgamb client ended with status 2 while waiting") as caught:
+        broken.start()
+    assert "--no-such-option" in str(caught.value)
+    assert not any(server.process.running for server in broken.servers)
+    assert not broken.folder.exists()
