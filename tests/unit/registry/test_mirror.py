@@ -64,6 +64,17 @@ async def test_it_freezes_while_the_store_is_away_and_goes_on_from_there(caplog:
     assert said == ["registry.connected", "registry.lost", "registry.connected"], "once for each change"
 
 
+async def test_it_follows_what_comes_changes_and_goes_without_listing() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    async with mirroring(store, clock) as mirror:
+        for number in range(3):
+            await store.put(Put("/k/a", b"%d" % number))
+            await wait_for_async(lambda: held(mirror).get("/k/a") == b"%d" % number, DEADLINE_S, "the value")  # noqa: B023
+        await store.delete("/k/a")
+        await wait_for_async(lambda: held(mirror) == {}, DEADLINE_S, "the end")
+
+
 async def test_it_lists_again_after_a_compaction_and_after_a_wipe() -> None:
     clock = ManualClock()
     store = MemoryStore(clock)
