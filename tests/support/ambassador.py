@@ -1,0 +1,83 @@
+"""A `pgamb client` of a test's own, in front of servers that somebody else owns."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from pgamb.demo.ports import free_port
+from pgamb.demo.postgres import HOST, SUPERUSER, PostgresServer
+from pgamb.demo.process import ChildProcess, clean_environment
+from pgamb.demo.query import query
+from pgamb.errors import ConnectionFailure
+from tests.support.servers import server_folder
+
+READY_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ambassador:
+    """A running `pgamb client`; `servers` are the members behind it, the primary first."""
+
+    process: ChildProcess
+    port: int
+    servers: tuple[PostgresServer, ...]
+
+    def dsn(self, *, user: str = SUPERUSER, password: str | None = None, database: str = "postgres") -> str:
+        """Return a URL to it, which logs in as `PostgresServer.dsn` would."""
+        server = self.servers[0]
+        return server.dsn(user=user, password=password, database=database).replace(f":{server.port}/", f":{self.port}/")
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much memory the process has in RAM now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    @property
+    def log(self) -> str:
+        """Return all that it has logged."""
+        assert self.process.log is not None
+        return self.process.log.read_text()
+
+
+@contextmanager
+def running_ambassador(servers: Sequence[PostgresServer], *options: str) -> Iterator[Ambassador]:
+    """Run `pgamb client` with `static://` and these options, from the first answered query to the end of the block.
+
+    A defect that it logged (an exception nobody expected) fails the block.
+    """
+    hosts = ",".join(f"{HOST}:{server.port}" for server in servers)
+    secret = quote(servers[0].credentials.superuser, "")
+    port = free_port()
+    with server_folder() as folder:
+        process = ChildProcess(
+            "pgamb client",
+            [sys.executable, "-m", "pgamb", "client", "--listen", f"127.0.0.1:{port}"]
+            + ["--registry", f"static://{hosts}", "--auth", "scram", *options],
+            log=folder / "client.log",
+            env={**clean_environment(), "PGAMB_AUTH_DSN": f"postgresql://{SUPERUSER}:{secret}@{hosts}/postgres"},
+            cwd=Path.cwd(),
+        )
+        ambassador = Ambassador(process, port, tuple(servers))
+        process.start()
+        try:
+            process.wait_until(lambda: _answers(ambassador), READY_DEADLINE_S, "while waiting for it to answer a query")
+            yield ambassador
+            assert process.running, f"it ended with status {process.returncode}: {process.log_tail(40)}"
+            assert "defect" not in ambassador.log, process.log_tail(60)
+            assert "Traceback" not in ambassador.log, process.log_tail(60)
+        finally:
+            process.stop(grace_s=2.0)
+
+
+def _answers(ambassador: Ambassador) -> bool:
+    try:
+        return query(ambassador.dsn(), "SELECT 1") == [(1,)]
+    except ConnectionFailure:
+        return False
