@@ -14,7 +14,7 @@ from pgamb.registry.announcer import Announcer
 from pgamb.registry.keys import Keys, encode
 from pgamb.registry.mirror import Timing
 from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Stats, Topology
-from pgamb.registry.store import Compare, Outcome, OutcomeUnknown, Put, Store
+from pgamb.registry.store import Compare, KeyValue, Outcome, OutcomeUnknown, Put, Store
 from pgamb.registry.watcher import EtcdRegistry
 from tests.conformance.conftest import EtcdSubject, MemorySubject, Subject, open_store
 from tests.support.waiting import wait_for_async
@@ -179,6 +179,28 @@ async def test_a_claim_fails_on_anything_that_changed_meanwhile(subject: Subject
         assert item.lease_id == 0, "the record outlives its writer"
         assert await loser.claim_primary(PrimaryRecord(other, 3), at)
         assert await loser.claim_primary(PrimaryRecord(other, 3), at), "what is written already is ours"
+
+
+async def test_a_claim_loses_to_what_is_written_between_its_look_and_its_write(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, store = Keys("db", subject.prefix).primary, subject.store
+    rival = encode(PrimaryRecord("pg2", 2))
+    look = store.get
+
+    async def look_slowly(wanted: str) -> KeyValue | None:
+        item = await look(wanted)
+        if wanted == key and item is None:
+            await store.put(Put(key, rival))
+        return item
+
+    async with announcing(store, subject.prefix, "pg1") as agent:
+        await agent.announce(member("pg1", Role.PRIMARY, 2))
+        monkeypatch.setattr(store, "get", look_slowly)
+        assert not await agent.claim_primary(PrimaryRecord("pg1", 2), 0)
+        item = await look(key)
+        assert item is not None
+        assert (item.value, item.version) == (rival, 1)
 
 
 async def test_a_claim_needs_its_own_registration_untouched(subject: Subject) -> None:
