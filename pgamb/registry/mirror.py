@@ -97,21 +97,28 @@ class Mirror:
                     self._adopt(await self._store.list(self._range))
                     relist = False
                 await self._follow()
-            except* (Compacted, StoreReplaced) as group:
-                relist = True
-                error: BaseException = group.exceptions[0]
-            except* RegistryError as group:
-                error = group.exceptions[0]
-            await self._pause(error)
+            except RegistryError as error:
+                relist = relist or isinstance(error, Compacted | StoreReplaced)
+                await self._pause(error)
 
     def refresh(self) -> None:
         """List within `retry_max_s`; at random, so that all who lost the same thing do not ask at once."""
         self._resync_soon.set()
 
     async def _follow(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch())
-            group.create_task(self._resync())
+        """Watch, and list beside it, until one of them fails; raises what it raised.
+
+        Not a TaskGroup: until Python 3.13 that forgets a cancellation which comes in the moment of a child's failure.
+        """
+        tasks = {asyncio.create_task(self._watch()), asyncio.create_task(self._resync())}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+        raise errors[0] if errors else RegistryUnavailable("the watch was cancelled")
 
     async def _watch(self) -> None:
         assert self.contents is not None
@@ -185,17 +192,16 @@ class Mirror:
             self.last_error = None
             log.info("registry.connected", extra={"kv": {"endpoint": self._store.endpoint}})
 
-    async def _pause(self, error: BaseException) -> None:
+    async def _pause(self, error: RegistryError) -> None:
         """Wait before the next try. A loss that the first try mends is none that anyone hears of."""
         self._resync_soon.set()
         self._failures += 1
         if self._failures == 1 and self.connected:
             return
-        message = error.message if isinstance(error, RegistryError) else str(error)
-        if self.connected or self.last_error != message:
-            log.warning("registry.lost", extra={"kv": {"error": message, "endpoint": self._store.endpoint}})
+        if self.connected or self.last_error != error.message:
+            log.warning("registry.lost", extra={"kv": {"error": error.message, "endpoint": self._store.endpoint}})
         self.connected = False
-        self.last_error = message
+        self.last_error = error.message
         wait_s = min(self._timing.retry_min_s * 2 ** min(self._failures - 1, 10), self._timing.retry_max_s)
         await asyncio.sleep(wait_s * (0.75 + 0.5 * self._jitter()))
 

@@ -136,6 +136,28 @@ async def test_a_watch_that_does_not_notice_another_store_is_given_up() -> None:
         assert mirror.contents.generation == 1
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_loss(steps: int) -> None:
+    """A task group (until Python 3.13) that reports a child's failure forgets that it was cancelled meanwhile: the
+    mirror went on for ever. Now it owns its two tasks itself, and waits for them by `asyncio.wait`, which forgets nothing."""
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    mirror = Mirror(store, RANGE, timing=TIMING, clock=clock)
+    task = asyncio.create_task(mirror.run())
+    await wait_for_async(lambda: mirror.connected, DEADLINE_S, "the watch")
+    store.away = True
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=1.0)
+    done = task.done()
+    while not task.done():  # the defect would outlive this test otherwise
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert done
+    assert task.cancelled()
+
+
 async def test_a_refresh_lists_without_waiting_for_its_time() -> None:
     clock = ManualClock()
     store = MemoryStore(clock)
