@@ -139,7 +139,7 @@ async def test_a_watch_that_does_not_notice_another_store_is_given_up() -> None:
 @pytest.mark.parametrize("steps", range(6))
 async def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_loss(steps: int) -> None:
     """A task group (until Python 3.13) that reports a child's failure forgets that it was cancelled meanwhile: the
-    mirror went on for ever. Now it owns its two tasks itself, and waits for them by `asyncio.wait`, which forgets nothing."""
+    mirror went on for ever. Now it owns its two tasks, and waits for them by `asyncio.wait`, which forgets nothing."""
     clock = ManualClock()
     store = MemoryStore(clock)
     mirror = Mirror(store, RANGE, timing=TIMING, clock=clock)
