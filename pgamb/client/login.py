@@ -139,7 +139,7 @@ class LoginDesk:
         assert isinstance(first, StartupMessage)
         if self.draining:
             raise AdminShutdown("pgamb is shutting down")
-        if len(self._relay.frontends) >= self._options.max_connections:
+        if len(self._relay.frontends) + self.logging_in > self._options.max_connections:
             raise TooManyConnections(
                 "sorry, too many clients already",
                 detail=f"pgamb serves {self._options.max_connections} connections (--max-connections).",

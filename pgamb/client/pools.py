@@ -51,6 +51,7 @@ class _MemberState:
     down_since: float | None = None
     last_error: str = ""
     reviving: bool = False
+    lost_logged_at: float = 0.0
     pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
 
     @property
@@ -235,11 +236,15 @@ class Pools:
 
     def _make_room(self, state: _MemberState, pool: Pool) -> bool:
         """Close the idle backend of this member that has been idle longest; return whether there was one."""
-        others = [p for p in state.pools.values() if p is not pool and p.idle_count]
-        if not others:
-            return False
-        min(others, key=lambda p: p.oldest_idle()).close_oldest()
-        return True
+        others = [p for p in state.pools.values() if p is not pool and p.open_count]
+        idle = [p for p in others if p.idle_count]
+        if idle:
+            min(idle, key=lambda p: p.oldest_idle()).close_oldest()
+            return True
+        if others and not pool.open_count:
+            # Nobody may starve because others are busy: the largest pool gives one up when it comes back.
+            max(others, key=lambda p: p.open_count).surrender = 1
+        return False
 
     def _open_failed(self, pool: Pool, state: _MemberState, error: PgambError) -> None:
         passing = isinstance(error, ConnectionFailure) or (
@@ -340,7 +345,12 @@ class Pools:
 
     def _gone(self, pool: Pool, backend: Backend, error: PgambError) -> None:
         """A backend was lost."""
-        log.info("backend.lost", extra={"kv": {"member": pool.name, "pid": backend.pid, "error": error.message}})
+        entry = self._backends.get(backend)
+        now = time.monotonic()
+        if entry is not None and now - entry[0].lost_logged_at > 1.0:
+            # A server that stops ends all its sessions: one line tells of it.
+            entry[0].lost_logged_at = now
+            log.info("backend.lost", extra={"kv": {"member": pool.name, "pid": backend.pid, "error": error.message}})
         self._closed(pool, backend)
 
     def _closed(self, pool: Pool, backend: Backend) -> None:

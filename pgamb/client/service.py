@@ -20,6 +20,7 @@ from pgamb.config import ClientOptions
 from pgamb.errors import AdminShutdown, ConfigError, PgambError
 from pgamb.registry.model import Topology
 from pgamb.registry.source import Registry, StaticSource, open_registry, parse_registry_url
+from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.reactor import Reactor, Source
 from pgamb.relay.statement import Plans
@@ -184,6 +185,8 @@ class Service:
         """Run `work` as a task of this service; what it raises ends the service."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        # It may have been wanted in the middle of the data plane's turn.
+        self.reactor.give_way()
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -197,10 +200,11 @@ class Service:
     def _source_failed(self, source: Source, error: Exception) -> None:
         """One connection met a defect of ours: it is closed, and nobody else is harmed."""
         log.error("connection.defect", exc_info=error, extra={"kv": {"connection": repr(source)}})
+        failure = PgambError(f"internal error of pgamb: {error!r}")
         if isinstance(source, Frontend):
-            source.close(PgambError(f"internal error of pgamb: {error!r}"))
-        else:
-            source.close()  # type: ignore[attr-defined]
+            source.close(failure)
+        elif isinstance(source, Backend):
+            source.fail(failure)
 
     def _frontend_closed(self, frontend: Frontend) -> None:
         """An application has left; nothing of it stays."""

@@ -1,5 +1,6 @@
 import ssl
 
+from pgamb.errors import PgambError
 from pgamb.relay.reactor import Reactor, Source
 from pgamb.session.parameters import ParameterSet
 
@@ -47,3 +48,4 @@ class Backend(Source):
     @property
     def sent_bytes(self) -> int: ...
     def close(self) -> int: ...
+    def fail(self, error: PgambError) -> None: ...

@@ -22,7 +22,7 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u16, read_u32
 from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
-    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, PARSE, QUERY, SETTLE, SWALLOW, SYNC, Reply,
+    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, PARSE, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Reply,
 )
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
@@ -149,6 +149,10 @@ cdef class Backend(Stream):
     cpdef int close(self) except -1:
         """Close it at once; nobody is told."""
         return self.close_fd()
+
+    def fail(self, error):
+        """Give it up, as if the server had closed the connection; `error` is a PgambError."""
+        self.lose(error)
 
     cdef int lose(self, object error) except -1:
         """Close it and tell its owner and its home."""
@@ -456,6 +460,8 @@ cdef class Backend(Stream):
             return 0
         if self.owner is None or (head != NULL and head.flags & SWALLOW):
             self._give(buffer + start, position - start, True)
+            if head != NULL and head.flags & REPORT:
+                self._give(buffer + position, total, True)
             return 0
         self.owner.on_parameter(self)
         return 1

@@ -22,6 +22,7 @@ cdef class Pool(Home):
     cdef public int opening
     cdef readonly int active            # checked out, or being cleaned
     cdef readonly bint retired
+    cdef public int surrender           # backends to close at their next return: another pool starves
     cdef public double lifetime_s
     cdef readonly unsigned long long checkouts
     cdef readonly unsigned long long waits

@@ -9,6 +9,7 @@ class Pool(Home):
     weight: int
     opening: int
     lifetime_s: float
+    surrender: int
     def __init__(
         self,
         member: Member,

@@ -107,6 +107,9 @@ cdef class Pool(Home):
     cdef int _put(self, Backend backend) except -1:
         cdef Owner owner
         self.active -= 1
+        if self.surrender > 0:
+            self.surrender -= 1
+            backend.tainted = True
         if backend.tainted or self.retired or backend.cancels or self._expired(backend):
             self._drop(backend)
             return self._want_more()

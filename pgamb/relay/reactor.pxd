@@ -25,6 +25,7 @@ cdef class Reactor:
     cdef list deferred              # callables to run after the current batch
     cdef object on_error
     cdef bint deferred_scheduled
+    cdef bint yielding              # the asyncio loop has something to do
     cdef char* scratch              # what a source reads into; valid within one `on_ready`
     cdef char* staging              # where a source puts together what it sends; likewise
     cdef readonly unsigned long long wakeups

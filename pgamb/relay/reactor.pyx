@@ -7,15 +7,15 @@ the sources behind them, in C.
 Invariants:
 * a descriptor is registered for exactly one live `Source`, and is closed only after it was removed;
 * an exception in one source's `on_ready` closes that source alone (through `on_error`) and never the reactor;
-* `poll` handles at most MAX_BATCH events a round and LINGER_ROUNDS rounds, so that asyncio's own work always has
-  its turn.
+* `poll` serves at most MAX_BATCH events a round, for TURN_S at most, so that asyncio's own work always has its turn.
 
-While there is traffic, `poll` lingers: having served a batch, it waits a moment for the next one before it
-goes back to the asyncio loop. A reply that arrives some tens of microseconds after its request then costs no second
-turn of that loop. The wait is bounded, so that timers and the control plane are late by a millisecond at most.
+While there is traffic, `poll` lingers: having served a batch, it waits LINGER_NS for the next one before it goes back
+to the asyncio loop. A reply that arrives some tens of microseconds after its request then costs no second turn of that
+loop, which is several times as dear as ours. Timers and the control plane are late by TURN_S at most for it, and
+`give_way` spares them even that where something is known to wait.
 """
 
-from libc.errno cimport errno
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport malloc, free
 from posix.unistd cimport close
@@ -40,9 +40,44 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_epoll_pwait2
+    long syscall(long number, ...)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    enum:
+        CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* into)
+
 
 cdef enum:
     MAX_BATCH = 256
+    # Longer than a short query takes, shorter than anybody notices.
+    LINGER_NS = 200000
+
+cdef double TURN_S = 0.001
+
+
+cdef double _now_s() noexcept nogil:
+    cdef timespec moment
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    return moment.tv_sec + moment.tv_nsec * 1e-9
+
+
+cdef int _wait(int epoll_fd, epoll_event* events, long timeout_ns) noexcept nogil:
+    """Wait with a finer clock than epoll_wait has; where the kernel (before 5.11) cannot, do not wait."""
+    cdef timespec timeout
+    cdef int count
+    timeout.tv_sec = 0
+    timeout.tv_nsec = timeout_ns
+    count = <int> syscall(SYS_epoll_pwait2, epoll_fd, events, MAX_BATCH, &timeout, NULL, 0)
+    if count < 0 and errno != EINTR:
+        return epoll_wait(epoll_fd, events, MAX_BATCH, 0)
+    return count
 
 
 cdef class Source:
@@ -171,16 +206,23 @@ cdef class Reactor:
             for callback in callbacks:
                 callback()
 
+    def give_way(self):
+        """Let the asyncio loop have its turn as soon as what is being served is done."""
+        self.yielding = True
+
     cpdef int poll(self) except -1:
         """Serve what is ready, then whatever becomes ready within a moment."""
         cdef epoll_event[MAX_BATCH] events
-        cdef int count, i, fd, rounds
+        cdef int count, i, fd
         cdef Source source
+        cdef double end_s
         self.wakeups += 1
-        for rounds in range(LINGER_ROUNDS):
-            count = epoll_wait(self.epoll_fd, events, MAX_BATCH, 0 if rounds == 0 else LINGER_MS)
-            if count <= 0:
-                break
+        self.yielding = False
+        count = epoll_wait(self.epoll_fd, events, MAX_BATCH, 0)
+        if count <= 0:
+            return 0
+        end_s = _now_s() + TURN_S
+        while count > 0:
             self.events += count
             for i in range(count):
                 fd = events[i].data.fd
@@ -194,10 +236,7 @@ cdef class Reactor:
                     self.on_error(source, error)
             if self.deferred:
                 self.run_deferred()
+            if self.yielding or self.epoll_fd < 0 or _now_s() >= end_s:
+                break
+            count = _wait(self.epoll_fd, events, LINGER_NS)
         return 0
-
-
-cdef enum:
-    # Each round that found work waits at most LINGER_MS for more.
-    LINGER_ROUNDS = 16
-    LINGER_MS = 0

@@ -160,7 +160,14 @@ cdef class Stream(Source):
         if self.fd < 0 or self.reading == reading:
             return 0
         self.reading = reading
+        if reading and self.tls is not None and self.pending_plaintext():
+            self.reactor.defer(self.read_pending)
         return self.watch((READABLE if reading else 0) | (self.interest & WRITABLE))
+
+    def read_pending(self):
+        """Read what TLS has deciphered already: no event will tell of it."""
+        if self.fd >= 0 and self.reading:
+            self.on_ready(READABLE)
 
     cdef int on_writable(self) except -1:
         """Send what waits. Call it when epoll reports WRITABLE; afterwards `backlogged()` tells whether all left."""
