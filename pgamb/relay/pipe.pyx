@@ -7,8 +7,8 @@ and one `send` a chunk, and end when both directions have ended.
 Invariants:
 * an end is read only while its peer is owed nothing, so an overflow buffer never holds more than one read;
 * an end of file is passed on (half-close) only behind the last byte that came before it;
-* an end that can no longer be written to is still read to its end: what PostgreSQL said last is not lost because the
-  application was sending;
+* an end that can no longer be written to is still read to its end, and what is for it is dropped: what PostgreSQL said
+  last is not lost because the application was sending;
 * an end that has hung up and is not to be read now leaves epoll, which would report it for ever.
 
 A reset counts as the end of both directions of that socket.
@@ -99,7 +99,10 @@ cdef class End(Source):
 
     cdef int take(self, char* data, Py_ssize_t size) except -1:
         """Send `data` now, and keep what the socket does not take."""
-        cdef Py_ssize_t sent = self.offer(data, size)
+        cdef Py_ssize_t sent
+        if not self.out_open:
+            return 0
+        sent = self.offer(data, size)
         if sent < size and self.out_open:
             self.owed = <char*> malloc(size - sent)
             if self.owed == NULL:
@@ -132,9 +135,12 @@ cdef class End(Source):
         return 0
 
     cdef int lose(self) except -1:
-        """Take note that nothing can be sent here any more: nothing more is read for it."""
+        """Take note that nothing can be sent here any more; what is read for it from now on is dropped.
+
+        It is read all the same: closing a socket with something unread resets it, and takes with it what its peer
+        has not received yet.
+        """
         self.out_open = False
-        self.peer.in_open = False
         return 0
 
     cdef int drop_owed(self) except -1:

@@ -14,11 +14,12 @@ import pytest
 
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.etcd import EtcdServer
+from pgamb.demo.ports import free_port
 from pgamb.demo.postgres import PostgresServer
 from pgamb.demo.query import query
 from pgamb.errors import ConnectionFailure
 from tests.support.agent import DEADLINE_S, AgentProcess, Registered
-from tests.support.servers import running_etcd
+from tests.support.servers import running_etcd, running_postgres
 from tests.support.waiting import wait_for
 
 
@@ -146,19 +147,21 @@ def test_a_withdrawal_that_hangs_is_bounded(bare_cluster: Cluster, agent: MakeAg
 
 
 def test_a_server_of_another_cluster_is_not_registered_and_the_log_says_why(
-    bare_cluster: Cluster, postgres: PostgresServer, etcd: EtcdServer, agent: MakeAgent, service: str
+    bare_cluster: Cluster, etcd: EtcdServer, agent: MakeAgent, service: str
 ) -> None:
     registered = Registered(etcd, service)
     agent(bare_cluster.server("pg1"), f"etcd://{etcd.endpoint}")
     registered.wait_for_primary("pg1", 1)
-    stranger = agent(postgres, f"etcd://{etcd.endpoint}", user="postgres")
-    ours = postgres.control["Database system identifier"]
-    stranger.wait_for_log(f"the server's system identifier is {ours}")
-    with pytest.raises(asyncpg.CannotConnectNowError, match="system identifier"):
-        query(stranger.dsn(), "SELECT 1")
-    assert registered.role("pg") is None
-    assert registered.primary() == ("pg1", 1)
-    assert stranger.running
+    # Not from the template that all other servers of the run are copies of: that would be the same cluster.
+    with running_postgres("stranger") as server:
+        stranger = agent(server, f"etcd://{etcd.endpoint}", user="postgres")
+        identifier = server.control["Database system identifier"]
+        stranger.wait_for_log(f"the server's system identifier is {identifier}")
+        with pytest.raises(asyncpg.CannotConnectNowError, match="system identifier"):
+            query(stranger.dsn(), "SELECT 1")
+        assert registered.role("stranger") is None
+        assert registered.primary() == ("pg1", 1)
+        assert stranger.running
 
 
 def test_a_second_agent_of_one_name_waits(
@@ -191,6 +194,22 @@ def test_it_waits_for_etcd_and_goes_on_by_itself(bare_cluster: Cluster, agent: M
         Registered(etcd, service).wait_for_primary("pg1", 1)
         process.wait_for_log("server.port.relaying")
         assert query(process.dsn(), "SELECT 1") == [(1,)]
+
+
+def test_it_waits_for_postgresql_and_stops_when_told_so(
+    bare_cluster: Cluster, etcd: EtcdServer, agent: MakeAgent, service: str
+) -> None:
+    dead = f"postgresql://u:secret@127.0.0.1:{free_port()}/x"
+    process = agent(bare_cluster.server("pg2"), f"etcd://{etcd.endpoint}", options=["--dsn", dead])
+    process.wait_for_log("server.postgres.waiting")
+    with pytest.raises(asyncpg.CannotConnectNowError, match="cannot connect to PostgreSQL at"):
+        query(process.dsn(), "SELECT 1")
+    time.sleep(0.5)  # several tries, and still one line
+    assert process.text().count("server.postgres.waiting") == 1
+    process.send(signal.SIGTERM)
+    assert process.wait(5) == 0
+    assert Registered(etcd, service).stored() == {}
+    assert "secret" not in process.text()
 
 
 def test_without_listen_its_own_address_is_announced_and_advertise_overrides(

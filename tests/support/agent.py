@@ -53,7 +53,11 @@ class AgentProcess(ChildProcess):
 
     def wait_for_log(self, words: str, deadline_s: float = DEADLINE_S, *, count: int = 1) -> None:
         """Wait until it has logged `words` at least `count` times."""
-        wait_for(lambda: self.text().count(words) >= count, deadline_s, f"{self.name} says {words!r}:\n{self.text()}")
+        try:
+            wait_for(lambda: self.text().count(words) >= count, deadline_s, f"{self.name} says {words!r}")
+        except AssertionError as error:
+            error.add_note(self.text())
+            raise
 
 
 class Registered:

@@ -9,6 +9,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,6 +164,30 @@ async def test_the_last_words_of_postgres_arrive_although_the_application_sends(
             await asyncio.get_running_loop().sock_sendall(application, b"x" * 1000)
             await asyncio.sleep(0)
     assert await asyncio.get_running_loop().sock_recv(application, 100) == b"FATAL: terminating connection"
+    await eventually(lambda: pipe.closed)
+
+
+@pytest.mark.parametrize("back", ["tcp", "unix"])
+async def test_what_postgres_said_is_kept_when_it_takes_nothing_more(bench: Bench, back: str) -> None:
+    application, postgres, pipe = bench.piped(back=back)
+    loop = asyncio.get_running_loop()
+    sending = asyncio.create_task(loop.sock_sendall(postgres, bytes(32_000_000)))
+    last = -1
+    while last != pipe.bytes_down:
+        last = pipe.bytes_down
+        await asyncio.sleep(0.1)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    postgres.close()
+    # The second of these fails at the latest: the first one had PostgreSQL's side reset the connection.
+    for _ in range(3):
+        await loop.sock_sendall(application, b"x")
+        await asyncio.sleep(0.02)
+    received = 0
+    with suppress(ConnectionResetError):  # what we sent last was not read by anybody
+        while chunk := await asyncio.wait_for(loop.sock_recv(application, 65536), DEADLINE_S):
+            received += len(chunk)
+    assert received >= last
     await eventually(lambda: pipe.closed)
 
 
