@@ -26,6 +26,10 @@ cdef class Pool(Home):
     cdef public double lifetime_s
     cdef readonly unsigned long long checkouts
     cdef readonly unsigned long long waits
+    # What backends that are gone had done; `units` and the like add those that are open.
+    cdef unsigned long long past_units
+    cdef unsigned long long past_received_bytes
+    cdef unsigned long long past_sent_bytes
 
     cdef Backend acquire(self, Owner owner, object parameters)
     cdef int enqueue(self, Owner owner) except -1
@@ -37,6 +41,7 @@ cdef class Pool(Home):
     cdef int _put(self, Backend backend) except -1
     cdef int _drop(self, Backend backend) except -1
     cdef bint _expired(self, Backend backend)
+    cdef int _remove(self, Backend backend) except -1
 
     cdef int backend_settled(self, Backend backend, bytes error) except -1
     cdef int backend_gone(self, Backend backend, object error) except -1

@@ -66,6 +66,32 @@ cdef class Pool(Home):
     def waiting_count(self):
         return len(self.waiting)
 
+    # Totals since the pool was made; they are added up when somebody looks.
+
+    @property
+    def units(self):
+        cdef Backend backend
+        cdef unsigned long long total = self.past_units
+        for backend in self.backends:
+            total += backend.units
+        return total
+
+    @property
+    def received_bytes(self):
+        cdef Backend backend
+        cdef unsigned long long total = self.past_received_bytes
+        for backend in self.backends:
+            total += backend.received_bytes
+        return total
+
+    @property
+    def sent_bytes(self):
+        cdef Backend backend
+        cdef unsigned long long total = self.past_sent_bytes
+        for backend in self.backends:
+            total += backend.sent_bytes
+        return total
+
     # What sessions call.
 
     cdef Backend acquire(self, Owner owner, object parameters):
@@ -130,8 +156,16 @@ cdef class Pool(Home):
     cdef bint _expired(self, Backend backend):
         return self.lifetime_s > 0 and now_s() - backend.opened_at > self.lifetime_s
 
+    cdef int _remove(self, Backend backend) except -1:
+        if backend in self.backends:
+            self.backends.discard(backend)
+            self.past_units += backend.units
+            self.past_received_bytes += backend.received_bytes
+            self.past_sent_bytes += backend.sent_bytes
+        return 0
+
     cdef int _drop(self, Backend backend) except -1:
-        self.backends.discard(backend)
+        self._remove(backend)
         if backend.fd >= 0:
             # Terminate: PostgreSQL logs no unexpected end.
             backend.write(b"X\0\0\0\4", 5)
@@ -162,7 +196,7 @@ cdef class Pool(Home):
         return self._put(backend)
 
     cdef int backend_gone(self, Backend backend, object error) except -1:
-        self.backends.discard(backend)
+        self._remove(backend)
         if backend in self.idle:
             self.idle.remove(backend)
         else:
@@ -274,7 +308,7 @@ cdef class Pool(Home):
     cdef int abandon(self, Backend backend) except -1:
         """Close a backend whose owner left in the middle of a statement; nobody waits for its answer any more."""
         backend.owner = None
-        self.backends.discard(backend)
+        self._remove(backend)
         self.active -= 1
         backend.close()
         # A closed socket alone would not end the statement.
@@ -353,9 +387,16 @@ cdef class Group:
                 pool.enqueue(owner)
                 pool.serve()
 
+    def longest_held(self):
+        """Return who has been held longest, or None."""
+        while self.held and (<Owner> self.held[0]).fd < 0:
+            self.held.popleft()
+        return self.held[0] if self.held else None
+
     def fail_held(self, error, double before):
-        """Give up on those who are held since before `before` (monotonic seconds)."""
+        """Give up on those who are held since before `before` (monotonic seconds); return how many."""
         cdef Owner owner
+        cdef int count = 0
         while self.held:
             owner = <Owner> self.held[0]
             if owner.fd >= 0 and owner.waiting_since >= before:
@@ -363,6 +404,8 @@ cdef class Group:
             self.held.popleft()
             if owner.fd >= 0:
                 owner.checkout_failed(error)
+                count += 1
+        return count
 
     def forget(self, Owner owner):
         try:
