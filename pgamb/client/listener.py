@@ -42,8 +42,12 @@ class Listener:
         addresses: Iterable[ListenAddress],
         serve: Callable[[socket.socket, Peer], Coroutine[object, object, None]],
         spawn: Callable[[Coroutine[object, object, None]], object],
+        *,
+        flag: str = "--listen",
     ) -> None:
+        """`flag` is the option that errors speak of."""
         self._addresses = tuple(addresses)
+        self._flag = flag
         self._serve = serve
         self._spawn = spawn
         self._sockets: list[socket.socket] = []
@@ -97,7 +101,7 @@ class Listener:
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 place: object = target.path
             else:
-                family, place = _resolve(target, port)
+                family, place = _resolve(target, port, self._flag)
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
@@ -105,7 +109,7 @@ class Listener:
         except OSError as error:
             if isinstance(target, TcpTarget) and target.optional:
                 return None
-            raise bind_error(target, error) from error
+            raise bind_error(target, error, flag=self._flag) from error
         try:
             sock.bind(place)  # type: ignore[arg-type]
             sock.listen(BACKLOG)
@@ -114,7 +118,7 @@ class Listener:
             sock.close()
             if isinstance(target, TcpTarget) and target.optional and error.errno != errno.EADDRINUSE:
                 return None
-            raise bind_error(target, error) from error
+            raise bind_error(target, error, flag=self._flag) from error
         if isinstance(target, UnixTarget):
             os.chmod(target.path, 0o777)
             self._paths.append(target.path)
@@ -154,12 +158,12 @@ def _is_loopback(host: str) -> bool:
     return host == "::1" or host.startswith(("127.", "::ffff:127."))
 
 
-def _resolve(target: TcpTarget, port: int) -> tuple[socket.AddressFamily, object]:
+def _resolve(target: TcpTarget, port: int, flag: str) -> tuple[socket.AddressFamily, object]:
     try:
         found = socket.getaddrinfo(target.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise ConfigError(
-            f"--listen: {target.host} cannot be resolved: {error.strerror}", hint="give an address of this machine"
+            f"{flag}: {target.host} cannot be resolved: {error.strerror}", hint="give an address of this machine"
         ) from error
     family, _, _, _, sockaddr = found[0]
     return family, sockaddr

@@ -98,7 +98,7 @@ class LoginDesk:
         self.tls = tls
         self._pids = itertools.cycle(range(1, 1 << 31))
         self.logging_in = 0
-        self.refused = 0
+        self.tally = pools.tally
         self.draining = False
 
     async def serve(self, sock: socket.socket, peer: Peer) -> None:
@@ -109,9 +109,11 @@ class LoginDesk:
             async with asyncio.timeout(self._options.login_timeout_s):
                 await self._serve(channel, peer)
         except TimeoutError:
+            self.tally.timed_out += 1
             log.info("login.timeout", extra={"kv": {"peer": peer.name}})
         except ConnectionFailure as error:
             # It left, or lost its way: nobody is there to be told.
+            self.tally.left += 1
             log.debug("login.left", extra={"kv": {"peer": peer.name, "error": error.message}})
         except PgambError as error:
             await self._refuse(channel, peer, error)
@@ -123,7 +125,7 @@ class LoginDesk:
             channel.close()
 
     async def _refuse(self, channel: Channel, peer: Peer, error: PgambError) -> None:
-        self.refused += 1
+        self.tally.refused[error.sqlstate] += 1
         log.info("login.refused", extra={"kv": {"peer": peer.name, "sqlstate": error.sqlstate, "error": error.message}})
         try:
             async with asyncio.timeout(1.0):
@@ -134,6 +136,7 @@ class LoginDesk:
     async def _serve(self, channel: Channel, peer: Peer) -> None:
         first = await self._first_packet(channel, peer)
         if isinstance(first, CancelRequest):
+            self.tally.cancel_requests += 1
             await self._canceller.cancel(first.pid, first.secret)
             return
         assert isinstance(first, StartupMessage)
@@ -250,3 +253,4 @@ class LoginDesk:
             tls_in=given.tls_in,
             tls_out=given.tls_out,
         )
+        self.tally.accepted += 1

@@ -92,6 +92,17 @@ class Opener:
             raise ConnectionFailure(f"{address} did not answer within {self._timeout_s:g} s") from None
         raise AssertionError("every attempt returns or raises")
 
+    async def touch(self, member: Member) -> None:
+        """Connect to a member and leave again, which PostgreSQL does not even log; raises ConnectionFailure."""
+        failure = ConnectionFailure(f"{member.node} has no address")
+        for address in member.addresses:
+            try:
+                (await self._connect(address)).close()
+                return
+            except ConnectionFailure as error:
+                failure = error
+        raise failure
+
     async def send_cancel(self, address: Address, pid: int, secret: bytes) -> None:
         """Deliver a cancel request and wait until the server has dealt with it. Never raises but for cancellation."""
         try:

@@ -10,9 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+from pgamb.client.capacity import ask_capacity
+from pgamb.client.member import UsedMember
 from pgamb.client.opener import Opened, Opener
+from pgamb.client.tally import Tally
 from pgamb.client.waiting import member_down, no_primary, pool_full
 from pgamb.config import ClientOptions
 from pgamb.errors import ConnectionFailure, PgambError, PostgresError
@@ -22,7 +24,6 @@ from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
 from pgamb.session.backend_login import Credentials
 from pgamb.session.parameters import EMPTY
-from pgamb.session.query import simple_query
 
 log = logging.getLogger(__name__)
 
@@ -31,32 +32,8 @@ TICK_S = 0.1
 RETRY_FIRST_S = 0.2
 RETRY_LAST_S = 2.0
 
-# What a server may be asked for beside its superusers' share; reserved_connections came with PostgreSQL 16.
-_LIMIT_QUERY = (
-    "SELECT pg_catalog.current_setting('max_connections')::int"
-    " - pg_catalog.current_setting('superuser_reserved_connections')::int"
-    " - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int"
-)
 # The server is starting, stopping, or full: what a moment may change.
 _PASSING = ("57P01", "57P02", "57P03", "53300", "53400")
-
-
-@dataclass(slots=True)
-class _MemberState:
-    """What is known of one member besides what the registry says."""
-
-    member: Member
-    limit: int | None = None
-    open: int = 0
-    down_since: float | None = None
-    last_error: str = ""
-    reviving: bool = False
-    lost_logged_at: float = 0.0
-    pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
-
-    @property
-    def room(self) -> bool:
-        return self.limit is None or self.open < self.limit
 
 
 class Pools:
@@ -75,10 +52,11 @@ class Pools:
         self._opener = opener
         self._credentials = credentials
         self._spawn = spawn
-        self._members: dict[str, _MemberState] = {}
+        self._members: dict[str, UsedMember] = {}
         self._groups: dict[tuple[str, str], Group] = {}
-        self._backends: dict[Backend, tuple[_MemberState, Opened]] = {}
+        self._backends: dict[Backend, tuple[UsedMember, Opened]] = {}
         self.topology: Topology | None = None
+        self.tally = Tally()
 
     # Asking.
 
@@ -101,6 +79,15 @@ class Pools:
     def pools(self) -> list[Pool]:
         """Return all pools in use."""
         return [pool for state in self._members.values() for pool in state.pools.values()]
+
+    def ending(self) -> list[Pool]:
+        """Return the pools that are used no more, but have backends whose transactions have not ended."""
+        homes = {backend.home for backend in self._backends}
+        return [home for home in homes if isinstance(home, Pool) and home.retired]
+
+    def used(self, node: str) -> UsedMember | None:
+        """Return what is known of a member that has been used."""
+        return self._members.get(node)
 
     def groups(self) -> list[Group]:
         return list(self._groups.values())
@@ -151,7 +138,7 @@ class Pools:
         return state is not None and state.down_since is not None
 
     def _pool(self, member: Member, group: Group, *, replica: bool) -> Pool:
-        state = self._members.setdefault(member.node, _MemberState(member))
+        state = self._members.setdefault(member.node, UsedMember(member))
         key = (group.database, group.user)
         pool = state.pools.get(key)
         if pool is None:
@@ -199,7 +186,7 @@ class Pools:
                 pool.member, pool.database, pool.user, self._credentials.get(pool.user, Credentials())
             )
             if state.limit is None:
-                state.limit = await self._ask_limit(opened)
+                state.limit = await ask_capacity(opened)
         except PgambError as error:
             state.open -= 1
             pool.open_ended()
@@ -212,7 +199,7 @@ class Pools:
         self._up(state)
         self.adopt(pool, state, opened)
 
-    def adopt(self, pool: Pool, state: _MemberState, opened: Opened) -> None:
+    def adopt(self, pool: Pool, state: UsedMember, opened: Opened) -> None:
         """Give a new connection to its pool."""
         given = opened.channel.hand_over()
         backend = Backend(
@@ -228,13 +215,10 @@ class Pools:
             tls_out=given.tls_out,
         )
         self._backends[backend] = (state, opened)
+        self.tally.backends_opened[pool.name] += 1
         pool.add(backend)
 
-    async def _ask_limit(self, opened: Opened) -> int:
-        rows = await opened.channel.converse(simple_query(_LIMIT_QUERY))
-        return max(1, int(rows[0][0] or 1))
-
-    def _make_room(self, state: _MemberState, pool: Pool) -> bool:
+    def _make_room(self, state: UsedMember, pool: Pool) -> bool:
         """Close the idle backend of this member that has been idle longest; return whether there was one."""
         others = [p for p in state.pools.values() if p is not pool and p.open_count]
         idle = [p for p in others if p.idle_count]
@@ -246,7 +230,8 @@ class Pools:
             max(others, key=lambda p: p.open_count).surrender = 1
         return False
 
-    def _open_failed(self, pool: Pool, state: _MemberState, error: PgambError) -> None:
+    def _open_failed(self, pool: Pool, state: UsedMember, error: PgambError) -> None:
+        self.tally.backends_refused[pool.name] += 1
         passing = isinstance(error, ConnectionFailure) or (
             isinstance(error, PostgresError) and error.sqlstate in _PASSING
         )
@@ -268,7 +253,7 @@ class Pools:
             return
         self._down(state, error.message)
 
-    async def _retry_later(self, pool: Pool, state: _MemberState) -> None:
+    async def _retry_later(self, pool: Pool, state: UsedMember) -> None:
         await asyncio.sleep(RETRY_LAST_S)
         # Ask again what there is room for.
         state.limit = None
@@ -276,7 +261,7 @@ class Pools:
 
     # Members that fail.
 
-    def _down(self, state: _MemberState, error: str) -> None:
+    def _down(self, state: UsedMember, error: str) -> None:
         """Leave a member out, and look after it until it answers."""
         state.last_error = error
         if state.down_since is None:
@@ -291,7 +276,7 @@ class Pools:
             state.reviving = True
             self._spawn(self._revive(state))
 
-    def _up(self, state: _MemberState) -> None:
+    def _up(self, state: UsedMember) -> None:
         if state.down_since is None:
             return
         log.info(
@@ -304,7 +289,7 @@ class Pools:
         for pool in state.pools.values():
             pool.retry()
 
-    async def _revive(self, state: _MemberState) -> None:
+    async def _revive(self, state: UsedMember) -> None:
         """Try to log in until it works; then the member takes part again."""
         delay_s = RETRY_FIRST_S
         try:
@@ -319,6 +304,7 @@ class Pools:
                         )
                     except PgambError as error:
                         state.open -= 1
+                        self.tally.backends_refused[pool.name] += 1
                         if isinstance(error, PostgresError) and error.sqlstate not in _PASSING:
                             # It answers; that this user may not log in is another matter.
                             self._up(state)
@@ -345,6 +331,7 @@ class Pools:
 
     def _gone(self, pool: Pool, backend: Backend, error: PgambError) -> None:
         """A backend was lost."""
+        self.tally.backends_lost[pool.name] += 1
         entry = self._backends.get(backend)
         now = time.monotonic()
         if entry is not None and now - entry[0].lost_logged_at > 1.0:
@@ -385,9 +372,8 @@ class Pools:
             now = time.monotonic()
             for group in self._groups.values():
                 if group.held_count:
-                    group.fail_held(
-                        no_primary(self.topology, self._options.hold_timeout_s), now - self._options.hold_timeout_s
-                    )
+                    error = no_primary(self.topology, self._options.hold_timeout_s)
+                    self.tally.gave_up[error.sqlstate] += group.fail_held(error, now - self._options.hold_timeout_s)
             for pool in self.pools():
                 if pool.waiting_count:
                     self._expire_waiting(pool, now)
@@ -401,8 +387,11 @@ class Pools:
         down = state is not None and state.down_since is not None
         timeout_s = self._options.hold_timeout_s if down else self._options.pool_timeout_s
         while (waiter := pool.longest_waiting()) is not None and now - waiter.waiting_since > timeout_s:
+            error: PgambError
             if down and state is not None:
-                waiter.fail_waiting(member_down(pool, state.last_error, timeout_s))
+                error = member_down(pool, state.last_error, timeout_s)
             else:
                 full = state is not None and not state.room
-                waiter.fail_waiting(pool_full(pool, timeout_s, member_limit=state.limit if state and full else None))
+                error = pool_full(pool, timeout_s, member_limit=state.limit if state and full else None)
+            self.tally.gave_up[error.sqlstate] += 1
+            waiter.fail_waiting(error)

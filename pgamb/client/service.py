@@ -15,6 +15,9 @@ from pgamb.client.login import LoginDesk
 from pgamb.client.monitor import MemberProber, asker_from_dsn
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
+from pgamb.client.reach import Reach, unlisted_members
+from pgamb.client.snapshot import Observer
+from pgamb.client.status import StatusPage
 from pgamb.client.welcome import Welcomer
 from pgamb.config import ClientOptions
 from pgamb.errors import AdminShutdown, ConfigError, PgambError
@@ -66,6 +69,7 @@ class Service:
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
+        self._reach = Reach(opener, asker, self.pools.used, verified=bool(static), unlisted=unlisted_members(static))
         self._welcomer = Welcomer(opener, parameter_sets)
         self._desk = LoginDesk(
             options,
@@ -81,17 +85,25 @@ class Service:
             tls=_application_tls(options),
         )
         self._listener = Listener(options.listen, self._desk.serve, self._spawn)
+        self._status = StatusPage(options.status_listen, self._spawn) if options.status_listen is not None else None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; raises what makes serving impossible."""
         limit = raise_descriptor_limit()
         where = self._listener.bind()
+        try:
+            status_at = self._status.bind() if self._status is not None else []
+        except BaseException:
+            self._listener.close()
+            raise
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, stop)
         self._spawn(self._follow())
         self._spawn(self.pools.tick_forever())
+        if self._status is not None:
+            await self._status.start(self._observer(where))
         self._listener.start()
         log.info(
             "client.listening",
@@ -103,6 +115,7 @@ class Service:
                     "pool_mode": self._options.pool_mode,
                     "pool_size": self._options.pool_size,
                     "descriptors": limit,
+                    **({"status": ", ".join(status_at)} if status_at else {}),
                 }
             },
         )
@@ -115,6 +128,17 @@ class Service:
             await self._drain()
         finally:
             await self._close()
+
+    def _observer(self, where: list[str]) -> Observer:
+        return Observer(
+            self._options,
+            relay=self.relay,
+            pools=self.pools,
+            desk=self._desk,
+            registry=self._registry,
+            reach=self._reach,
+            listening=tuple(where),
+        )
 
     def _signalled(self, stop: asyncio.Event) -> None:
         if stop.is_set():
@@ -143,6 +167,8 @@ class Service:
 
     async def _close(self) -> None:
         self._listener.close()
+        if self._status is not None:
+            await self._status.close()
         goodbye = AdminShutdown("terminating connection due to administrator command")
         for frontend in list(self.relay.frontends.values()):
             frontend.close(goodbye)
