@@ -40,6 +40,9 @@ cdef class Buffer:
         return self.data + self.end
 
     cdef int append(self, const char* source, size_t size) except -1:
+        if size == 0:
+            # An empty buffer has no memory to point at, and NULL from `reserve` means an exception.
+            return 0
         memcpy(self.reserve(size), source, size)
         self.end += size
         return 0
