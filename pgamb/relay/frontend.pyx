@@ -101,6 +101,7 @@ cdef class Frontend(Owner):
         self.startup = startup
         self.ambiguous = parameters.ambiguous
         self.pins = PIN_SESSION_MODE if relay.session_mode else 0
+        self.pure = True
         relay.frontends[pid] = self
         self.begin(reactor, fd, tls, tls_in, tls_out)
         if rest:
