@@ -15,9 +15,10 @@ from pgamb.client.opener import Opened, Opener
 from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member
 from pgamb.session.backend_login import Credentials
-from pgamb.session.parameters import EMPTY, SETTINGS_QUERY, ParameterSet, ParameterSets, is_ambiguous
+from pgamb.session.parameters import EMPTY, ParameterSet, ParameterSets, is_ambiguous, settings_query
 from pgamb.session.query import simple_query
 from pgamb.wire import messages
+from pgamb.wire.startup import parse_options
 
 # Long enough to make log-ins cheap, short enough for an upgrade of the server to be noticed.
 KEEP_S = 60.0
@@ -88,7 +89,7 @@ class Welcomer:
         raise failure
 
     async def _learn(self, opened: Opened, database: str, user: str, startup: Mapping[str, str]) -> Welcome:
-        rows = await opened.channel.converse(simple_query(SETTINGS_QUERY.decode()))
+        rows = await opened.channel.converse(simple_query(messages.decode_text(settings_query(_custom_names(startup)))))
         await opened.channel.send(messages.terminate())
         items = {
             messages.encode_text(name): messages.encode_text(value)
@@ -113,6 +114,11 @@ class Welcomer:
             self._kept.clear()
         self._kept[_key(database, user, startup)] = welcome
         return welcome
+
+
+def _custom_names(startup: Mapping[str, str]) -> frozenset[bytes]:
+    names = [*startup, *parse_options(startup.get("options", ""))]
+    return frozenset(messages.encode_text(name).lower() for name in names if "." in name)
 
 
 def _key(database: str, user: str, startup: Mapping[str, str]) -> tuple[str, str, tuple[tuple[str, str], ...]]:

@@ -3,7 +3,7 @@
 
 An application that writes its values into the text never sends the same text twice, and each would have to be
 classified anew. What a statement needs does not depend on its numbers, nor on what its strings contain, with two
-exceptions that `routing` looks into: names of times ('now'), the argument of current_setting(), and what SET is given.
+exceptions that are looked into: names of times ('now'), what current_setting() and set_config() are given, and SET.
 
 The rule of safety: two texts of one fingerprint must mean the same to the lexer but for values. So whatever makes
 quoting less than obvious (comments, dollar quotes, backslashes, E'' and its kin) makes a text its own fingerprint, and
@@ -142,7 +142,7 @@ cdef bint _is_last(const char* text, size_t size) noexcept nogil:
 
 
 cdef bint _asks_setting(const char* text, size_t size) noexcept nogil:
-    """Tell whether what stands before a string is `current_setting(` or ends like it."""
+    """Tell whether what stands before a string is `current_setting(` or `set_config(`, or ends like one of them."""
     cdef size_t end = size
     cdef size_t i
     while end and (text[end - 1] == b" " or text[end - 1] == b"\n" or text[end - 1] == b"\t" or text[end - 1] == b"\r"):
@@ -153,10 +153,17 @@ cdef bint _asks_setting(const char* text, size_t size) noexcept nogil:
     while end and (text[end - 1] == b" " or text[end - 1] == b"\n" or text[end - 1] == b"\t" or text[end - 1] == b"\r"
                    or text[end - 1] == b'"'):
         end -= 1
-    if end < 7:
+    return _ends_with(text, end, b"setting", 7) or _ends_with(text, end, b"set_config", 10)
+
+
+cdef bint _ends_with(const char* text, size_t end, const char* word, size_t size) noexcept nogil:
+    """Compare without regard to case; `word` is in lower case."""
+    cdef size_t i
+    if end < size:
         return False
-    for i in range(7):
-        if (text[end - 7 + i] | 0x20) != b"setting"[i]:
+    for i in range(size):
+        # An underscore has no case, and must not be taken for one.
+        if (text[end - size + i] | (0 if word[i] == b"_" else 0x20)) != word[i]:
             return False
     return True
 

@@ -15,6 +15,7 @@ cdef enum State:
     WAITING         # for a backend, or for a primary
     SETTLING        # the backend is being given this session's parameters
     ASKING          # the backend is being asked for this session's parameters
+    RESTORING       # ... and given back what a RESET returns to
     STALLED         # the next statement needs another backend than the one still at work
     CLOSED
 
@@ -48,6 +49,8 @@ cdef class Frontend(Owner):
     cdef uint8_t state
     cdef bint ambiguous                     # its parameters forbid to trust what its SQL seems to say
     cdef bint dirty                         # a parameter may have changed
+    cdef bint reset                         # ... to what it was when the session began
+    cdef frozenset customs                  # the custom parameters that may be set; None, most often
     cdef readonly bint wrote
     cdef bint committing                    # what was sent ends a transaction
     cdef bint pure                          # what was sent are proven reads
@@ -75,7 +78,9 @@ cdef class Frontend(Owner):
     cdef Pool _route(self, int need)
     cdef int _wait(self) except -1
     cdef bint _settle(self) except -1
-    cdef int _note(self, int need, int pins, int unpins) except -1
+    cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1
+    cdef int _ask(self) except -1
+    cdef int _asked(self, Backend backend, bytes error, list rows) except -1
     cdef int backend_granted(self, Backend backend) except -1
     cdef int checkout_failed(self, object error) except -1
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1

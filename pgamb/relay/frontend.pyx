@@ -25,7 +25,7 @@ from pgamb.relay.framing cimport read_u32
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, Reactor
-from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, SETTLE, Effect
+from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, Effect
 from pgamb.relay.statement cimport Plan, Plans, Statement, Statements
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
@@ -34,7 +34,7 @@ from pgamb.errors import (
     TransactionResolutionUnknown,
 )
 from pgamb.routing.intent import Need, Pin
-from pgamb.session.parameters import SETTINGS_QUERY
+from pgamb.session.parameters import SETTINGS_QUERY, settings_query
 from pgamb.wire.messages import command_complete, error_response, parse_error_fields, ready_for_query
 
 cdef int NEED_READ = int(Need.READ)
@@ -52,6 +52,7 @@ cdef int NEED_EMPTY = int(Need.EMPTY)
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
 # Pin bits of our own, above those of a statement.
 cdef int PIN_SESSION_MODE = 1 << 30
+cdef int PIN_PARAMETER = int(Pin.PARAMETER)
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -68,6 +69,8 @@ cdef enum:
     # PostgreSQL's limits: PQ_LARGE_MESSAGE_LIMIT and PQ_SMALL_MESSAGE_LIMIT.
     LARGE_BYTES = 0x3ffffffe
     SMALL_BYTES = 10000
+    # A session that sets more custom parameters than this keeps its backend, rather than ask for them all.
+    CUSTOMS = 256
 
 
 cdef class Relay:
@@ -100,6 +103,7 @@ cdef class Frontend(Owner):
         self.parameters = parameters
         self.startup = startup
         self.ambiguous = parameters.ambiguous
+        self.customs = frozenset([name for name in startup.items if b"." in name]) or None
         self.pins = PIN_SESSION_MODE if relay.session_mode else 0
         self.pure = True
         relay.frontends[pid] = self
@@ -120,7 +124,8 @@ cdef class Frontend(Owner):
         if self.state == READY:
             return "active" if self.backend is not None else "idle"
         return {
-            WAITING: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled", CLOSED: "closed",
+            WAITING: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled", RESTORING: "restoring",
+            CLOSED: "closed",
         }[self.state]
 
     @property
@@ -142,7 +147,7 @@ cdef class Frontend(Owner):
                 self.backend.set_reading(True)
         if not events & (READABLE | BROKEN):
             return 0
-        if self.state != READY and not events & BROKEN:
+        if (self.state != READY or not self.reading) and not events & BROKEN:
             # Not now: what has come is enough to be going on with.
             return self.set_reading(False)
         while self.fd >= 0:
@@ -186,14 +191,7 @@ cdef class Frontend(Owner):
                 self.pending = None
         if self.state == READY and (self.backend is None or not self.backend.backlogged()):
             self.set_reading(True)
-            if self.pending_plaintext():
-                self.reactor.defer(self.read_pending)
         return 0
-
-    def read_pending(self):
-        """Read what TLS has deciphered already: no event will tell of it."""
-        if self.fd >= 0 and self.state == READY and self.reading:
-            self.on_ready(READABLE)
 
     cdef size_t _process(self, const char* data, size_t size) except? 0:
         """Deal with what the application sent; return how much of it is done with."""
@@ -268,7 +266,10 @@ cdef class Frontend(Owner):
             return 0
         if self.backend.skipping:
             return self._drop(size, total)
-        self._note(need, plan.pins if plan is not None else 0, plan.unpins if plan is not None else 0)
+        if plan is not None:
+            self._note(need, plan.pins, plan.unpins, plan.customs)
+        else:
+            self._note(need, 0, 0, None)
         if need & NEED_DEALLOCATE and self.prepared is not None:
             name = plan.intent.name.encode("utf-8", "surrogateescape")
             if name in self.prepared.names:
@@ -291,7 +292,7 @@ cdef class Frontend(Owner):
             return 0
         if self.backend.skipping:
             return self._drop(size, total)
-        self._note(0, 0, 0)
+        self._note(0, 0, 0, None)
         self.backend.replies.push(QUERY, 0, None)
         return self._forward(data, size, total)
 
@@ -381,7 +382,7 @@ cdef class Frontend(Owner):
             return end
         if not self._attach(need):
             return 0
-        self._note(need, prepared.pins, prepared.unpins)
+        self._note(need, prepared.pins, prepared.unpins, prepared.customs)
         if end:
             prepared.send(self.backend, data, end)
         if large_bind:
@@ -453,7 +454,7 @@ cdef class Frontend(Owner):
         self.backend.inject_query(self.backend.parameters.sync_sql(self.parameters), CAPTURE | SETTLE)
         return 0
 
-    cdef int _note(self, int need, int pins, int unpins) except -1:
+    cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1:
         """Remember what follows from a unit that is being sent."""
         self.units += 1
         self.pins |= pins
@@ -468,6 +469,10 @@ cdef class Frontend(Owner):
                 self.committing = True
         if need & NEED_MULTIPLE:
             self.multiple = True
+        if customs is not None:
+            self.customs = customs if self.customs is None else self.customs | customs
+            if len(self.customs) > CUSTOMS:
+                self.pins |= PIN_PARAMETER
         return 0
 
     # What the pool says.
@@ -495,7 +500,7 @@ cdef class Frontend(Owner):
             if self.multiple:
                 self.dirty = True
         elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
-            self.dirty = True
+            self.dirty = self.reset = True
             backend.statements.clear()
             backend.unnamed = None
             if self.prepared is not None:
@@ -505,7 +510,7 @@ cdef class Frontend(Owner):
             if self.prepared is not None:
                 self.prepared.forget_all()
         elif size == 5 and memcmp(tag, b"RESET", 5) == 0:
-            self.dirty = True
+            self.dirty = self.reset = True
         return 0
 
     cdef int on_error(self, Backend backend) except -1:
@@ -537,9 +542,7 @@ cdef class Frontend(Owner):
             self.unpins = 0
         if backend.status == b"I":
             if self.dirty and self.pass_left == 0 and not self.pins & PIN_SESSION_MODE:
-                self.dirty = False
-                self.state = ASKING
-                return backend.inject_query(SETTINGS_QUERY, CAPTURE | SETTLE)
+                return self._ask()
             if not self.pins and self.pass_left == 0:
                 self._release()
         if self.pending is not None:
@@ -548,26 +551,53 @@ cdef class Frontend(Owner):
             self._resume()
         return 0
 
+    cdef int _ask(self) except -1:
+        """Let PostgreSQL say what parameters the session has now."""
+        self.dirty = False
+        self.state = ASKING
+        return self.backend.inject_query(
+            SETTINGS_QUERY if self.customs is None else settings_query(self.customs), CAPTURE | SETTLE
+        )
+
+    cdef int _asked(self, Backend backend, bytes error, list rows) except -1:
+        cdef object found
+        self.state = READY
+        if error is not None and backend.status == b"I" and not self.pool.replica:
+            # A cancel or a timeout meant for the statement before. Until it is known, the session keeps its backend.
+            self.dirty = True
+            return self._resume()
+        if error is not None or backend.status != b"I":
+            return backend.lose(ProtocolViolation("the server did not tell the session's parameters"))
+        found = self.relay.parameter_sets.of_rows(rows or [])
+        backend.parameters = found
+        self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
+        self.reset = False
+        self.ambiguous = self.parameters.ambiguous
+        if self.parameters is not found:
+            # After a RESET: what the session asked for at its start is put back, and the application told so.
+            self.state = RESTORING
+            return backend.inject_query(found.sync_sql(self.parameters), CAPTURE | SETTLE | REPORT)
+        if not self.pins:
+            self._release()
+        return self._resume()
+
     cdef int _release(self) except -1:
         cdef Backend backend = self.backend
         self.backend = None
         return self.pool.release(backend)
 
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1:
-        cdef object found
         if self.state == ASKING:
+            return self._asked(backend, error, rows)
+        if self.state == RESTORING:
             self.state = READY
-            if error is not None or backend.status != b"I":
-                return backend.lose(ProtocolViolation("the server did not tell the session's parameters"))
-            found = self.relay.parameter_sets.of_rows(rows or [])
-            backend.parameters = found
-            self.parameters = self.relay.parameter_sets.overlay(self.startup, found)
-            self.ambiguous = self.parameters.ambiguous
+            if error is None:
+                backend.parameters = self.parameters
+            else:
+                # The next unit tries again, on another backend.
+                backend.tainted = True
             if not self.pins:
                 self._release()
-            elif self.parameters is not found:
-                # RESET in a pinned session: what it asked for at its start is to be put back.
-                self._settle()
             return self._resume()
         self.state = READY
         if error is not None:
@@ -588,10 +618,12 @@ cdef class Frontend(Owner):
         cdef uint8_t state = self.state
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
-        if state == STALLED or state == ASKING or state == SETTLING:
+        if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING:
             self.state = READY
         if state == SETTLING:
             # Nothing of this unit has been sent: it goes elsewhere.
+            return self._resume()
+        if state == RESTORING and not self.pins:
             return self._resume()
         if self.pass_left:
             self.pass_drop = True

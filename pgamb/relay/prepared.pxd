@@ -23,6 +23,7 @@ cdef class Prepared:
     cdef int need
     cdef int pins
     cdef int unpins
+    cdef frozenset customs
     cdef size_t end                 # behind the last whole message of the batch
     cdef bint synced                # it ends with Sync
     cdef bint bare                  # it is a Sync and nothing else

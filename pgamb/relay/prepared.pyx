@@ -55,6 +55,7 @@ cdef class Prepared:
         self.need = ALL_OF
         self.pins = 0
         self.unpins = 0
+        self.customs = None
         self.end = 0
         self.synced = False
         self.bare = False
@@ -108,6 +109,8 @@ cdef class Prepared:
         self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
         self.pins |= statement.plan.pins
         self.unpins |= statement.plan.unpins
+        if statement.plan.customs is not None:
+            self.customs = statement.plan.customs if self.customs is None else self.customs | statement.plan.customs
         return 0
 
     cdef int _conclude(self, int statements) except -1:

@@ -12,6 +12,15 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from pgamb.relay.fingerprint cimport fingerprint
 
+from pgamb.routing.intent import Need, Pin
+from pgamb.session.custom import CustomParameters
+
+cdef int READ = int(Need.READ)
+cdef int SET = int(Need.SET)
+cdef int SETTINGS = int(Need.SETTINGS)
+cdef int MAY_SET = int(Need.SET | Need.SETTINGS | Need.MULTIPLE)
+cdef int PIN_PARAMETER = int(Pin.PARAMETER)
+
 
 cdef enum:
     # More combinations than this are forgotten, and PostgreSQL is asked again.
@@ -21,13 +30,21 @@ cdef enum:
 
 
 cdef class Plan:
-    """An Intent with its bits at hand in C."""
+    """An Intent with its bits at hand in C; `sql` is the text that it was made of."""
 
-    def __init__(self, intent):
+    def __init__(self, intent, bytes sql=b""):
         self.intent = intent
         self.need = int(intent.need)
         self.pins = int(intent.pins)
         self.unpins = int(intent.unpins)
+        if self.need & MAY_SET:
+            found = CustomParameters.of(sql, intent.name if self.need & SET else None)
+            self.customs = found.names or None
+            if found.hidden:
+                self.pins |= PIN_PARAMETER
+        elif b"pg_settings" in sql and not self.need & READ:
+            # An UPDATE of that view is a set_config().
+            self.need |= SETTINGS
 
     def __repr__(self):
         return f"<Plan {self.intent!r}>"
@@ -61,7 +78,8 @@ cdef class Plans:
             return plan
         plan = self.old.get(key)
         if plan is None:
-            plan = Plan(self.classify(PyBytes_FromStringAndSize(sql, size)))
+            text = PyBytes_FromStringAndSize(sql, size)
+            plan = Plan(self.classify(text), text)
             self.misses += 1
         if self.young_bytes > self.limit_bytes:
             self.old = self.young

@@ -69,6 +69,8 @@ class Pin(enum.IntFlag):
     LOAD = 32
     """A shared library loaded into one backend."""
     SESSION_AUTHORIZATION = 64
+    PARAMETER = 256
+    """A parameter whose name the text does not show, so that it cannot be told to another backend."""
     OTHER = 128
     """Something else that one backend alone knows; the reason says what."""
 

@@ -3,6 +3,9 @@
 PostgreSQL itself says what is in force: after a statement that may have changed a parameter, `SETTINGS_QUERY` reads
 what differs from the defaults of the role and database. So SET, SET LOCAL, RESET, a rollback, `set_config` and a
 function's side effects are all exact, and pgamb need not understand any of them.
+
+Custom parameters (`SET tenant.id = ...`, which row-level security stands on) are the exception: PostgreSQL lists them
+nowhere. Their names are told from the SQL that sets them (`session.custom`), and asked for one by one.
 """
 
 from __future__ import annotations
@@ -17,6 +20,22 @@ SETTINGS_QUERY = (
     b" UNION ALL SELECT 'role', pg_catalog.current_setting('role')"
     b" WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'"
 )
+
+
+def settings_query(custom: Iterable[bytes] = ()) -> bytes:
+    """Return the query for what a session has set, the custom parameters of these names included.
+
+    A name that an extension has taken possession of meanwhile is in pg_settings like any other.
+    """
+    names = b", ".join(b"(" + _literal(name) + b")" for name in sorted(custom))
+    if not names:
+        return SETTINGS_QUERY
+    return (
+        SETTINGS_QUERY + b" UNION ALL SELECT custom.name, pg_catalog.current_setting(custom.name, true)"
+        b" FROM (VALUES " + names + b") AS custom (name) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_settings AS known"
+        b" WHERE pg_catalog.lower(known.name) OPERATOR(pg_catalog.=) custom.name)"
+    )
+
 
 # Client encodings in which a byte that looks like ASCII may be part of another character (src/backend/utils/mb).
 _TRAILING_ASCII = frozenset((b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"GB18030", b"UHC", b"JOHAB"))
@@ -88,11 +107,16 @@ class ParameterSets:
         """Return the set that `SETTINGS_QUERY` has reported."""
         return self.of({row[0]: row[1] for row in rows if row[0] is not None and row[1] is not None})
 
-    def overlay(self, below: ParameterSet, above: ParameterSet) -> ParameterSet:
+    def overlay(self, below: ParameterSet, above: ParameterSet, *, after_reset: bool = False) -> ParameterSet:
         """Return `above` with what only `below` has.
 
-        What a session asked for when it connected is what RESET and DISCARD return to.
+        What a session asked for when it connected is what RESET and DISCARD return to. A custom parameter is never
+        gone, only empty: `after_reset` says that being empty means that.
         """
+        if after_reset:
+            empty = [name for name in below.items if b"." in name and above.items.get(name) == b""]
+            if empty:
+                above = self.of({name: value for name, value in above.items.items() if name not in empty})
         if all(name in above.items for name in below.items):
             return above
         return self.of({**below.items, **above.items})
