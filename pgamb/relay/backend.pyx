@@ -383,7 +383,7 @@ cdef class Backend(Stream):
             if flags & SETTLE:
                 if owner is not None:
                     owner.on_settled(self, error, rows)
-                else:
+                elif self.replies.count == 0:
                     self.home.backend_settled(self, error)
             return 0
         self.units += 1

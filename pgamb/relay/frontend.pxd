@@ -102,3 +102,5 @@ cdef class Frontend(Owner):
     cdef int _die(self, object error) except -1
 
     cdef int _trusted(self, int need)
+
+    cdef int _terminate(self) except -1

@@ -50,6 +50,8 @@ cdef int NEED_DEALLOCATE = int(Need.DEALLOCATE)
 cdef int NEED_EMPTY = int(Need.EMPTY)
 # The server goes down: what it cuts off is told by what was under way.
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
+# What DISCARD ALL does not take back.
+cdef int PIN_UNCLEAN = int(Pin.LOAD | Pin.OTHER)
 # Pin bits of our own, above those of a statement.
 cdef int PIN_SESSION_MODE = 1 << 30
 cdef int PIN_PARAMETER = int(Pin.PARAMETER)
@@ -58,6 +60,8 @@ cdef int PIN_PARAMETER = int(Pin.PARAMETER)
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         SHUT_WR
+        MSG_PEEK
+    ssize_t recv(int fd, void* buffer, size_t size, int flags)
     int shutdown(int fd, int how)
 
 
@@ -148,6 +152,9 @@ cdef class Frontend(Owner):
         if not events & (READABLE | BROKEN):
             return 0
         if (self.state != READY or not self.reading) and not events & BROKEN:
+            if recv(self.fd, scratch, 1, MSG_PEEK) == 0:
+                # Nobody waits for what it is waiting for.
+                return self.leave()
             # Not now: what has come is enough to be going on with.
             return self.set_reading(False)
         while self.fd >= 0:
@@ -229,7 +236,7 @@ cdef class Frontend(Owner):
             elif kind == b"d" or kind == b"c" or kind == b"f":
                 take = self._copy_data(data + position, size - position)
             elif kind == b"X":
-                self.leave()
+                self._terminate()
                 break
             elif kind == b"F":
                 take = self._function_call(data + position, size - position, total)
@@ -370,6 +377,9 @@ cdef class Frontend(Owner):
             need &= ~(NEED_READ | NEED_NEUTRAL)
         elif scan == FOREIGN and end == 0:
             return 0
+        if not prepared.synced and self.backend is None:
+            # The batch goes on after its Flush, nobody knows how; and it must stay where it begins.
+            need &= ~(NEED_READ | NEED_NEUTRAL)
         if prepared.bare and self.backend is None:
             # Nothing is open that a Sync could end.
             self.tell(self._ready_message())
@@ -761,6 +771,16 @@ cdef class Frontend(Owner):
         self.tell(error_response(error, "FATAL"))
         return self.leave()
 
+    cdef int _terminate(self) except -1:
+        """The application says goodbye. As with PostgreSQL, what it has sent before that is still carried out."""
+        cdef Backend backend = self.backend
+        if backend is not None and backend.replies.count and not backend.copying_in and not backend.skipping:
+            self.backend = None
+            if self.pins & PIN_UNCLEAN:
+                backend.tainted = True
+            self.pool.clean(backend, True)
+        return self.leave()
+
     cdef int leave(self) except -1:
         """The application is gone, or has to go. Its backend is cleaned, or closed if it is at work."""
         cdef Backend backend = self.backend
@@ -778,8 +798,13 @@ cdef class Frontend(Owner):
         self.relay.frontends.pop(self.pid, None)
         if backend is not None:
             self.backend = None
-            if backend.replies.count or backend.skipping or (self.pass_left and not self.pass_drop):
+            if self.pins & PIN_UNCLEAN:
+                backend.tainted = True
+            if (self.pass_left and not self.pass_drop) or backend.skipping or backend.replies.owed():
                 self.pool.abandon(backend)
+            elif backend.replies.count:
+                # Only pgamb itself still waits for an answer.
+                self.pool.clean(backend, True)
             elif backend.status == b"I" and not self.pins and not self.dirty:
                 self.pool.release(backend)
             else:

@@ -189,7 +189,7 @@ cdef class Pool(Home):
 
     cdef int backend_settled(self, Backend backend, bytes error) except -1:
         """A backend without an owner has been cleaned."""
-        if error is not None or backend.status != b"I" or backend.replies.count:
+        if error is not None or backend.status != b"I":
             backend.tainted = True
         if backend.cancels:
             return 0
@@ -295,7 +295,8 @@ cdef class Pool(Home):
     cdef int clean(self, Backend backend, bint discard) except -1:
         """Take back a backend in the middle of a transaction, or (`discard`) with session state."""
         backend.own(None)
-        if backend.status != b"I":
+        # While replies are owed its status is not known: what is left open then makes DISCARD ALL fail.
+        if backend.status != b"I" and not backend.replies.count:
             backend.inject_query(b"ROLLBACK", 0 if discard else SETTLE)
         if discard:
             # Its end is that of a new session: no parameters, no statements.
