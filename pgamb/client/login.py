@@ -65,6 +65,10 @@ class Peer:
     name: str
     local: bool
 
+    @property
+    def is_unix(self) -> bool:
+        return self.name == "unix"
+
 
 class LoginDesk:
     """Logs applications in and hands them to the data plane."""
@@ -147,7 +151,7 @@ class LoginDesk:
                 "sorry, too many clients already",
                 detail=f"pgamb serves {self._options.max_connections} connections (--max-connections).",
             )
-        if self._options.tls_required and channel.tls is None and not peer.local:
+        if self._options.tls_required and channel.tls is None and not peer.is_unix:
             raise InvalidAuthorization("this server accepts only TLS connections", hint="Connect with sslmode=require.")
         if first.needs_negotiation:
             await channel.send(messages.negotiate_protocol_version(first.negotiated_minor, first.unknown_options))
