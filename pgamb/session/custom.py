@@ -13,7 +13,7 @@ _PART = rb'(?:[A-Za-z_\x80-\xff][\w$\x80-\xff]*|"[^"]*")'
 _SET = re.compile(rb"\bset\s+(?:session\s+|local\s+)?(" + _PART + rb"(?:\s*\.\s*" + _PART + rb")+)", re.IGNORECASE)
 _CALL = re.compile(rb'\bset_config"?\s*\(', re.IGNORECASE)
 _LITERAL_NAME = re.compile(rb"\s*'([^'\\]*)'\s*,")
-# set_config(..., true), told only where its other arguments are as plain as can be: its value ends with the transaction.
+# set_config(..., true), whose value ends with the transaction; told only where its arguments are as plain as can be.
 _LOCAL = re.compile(rb"\s*[^(),'\"]+,\s*(?:[^(),'\"]+|'[^'\\]*'),\s*(?:true|'t(?:rue)?')\s*\)", re.IGNORECASE)
 
 

@@ -56,10 +56,10 @@ def running_ambassador(servers: Sequence[PostgresServer], *options: str) -> Iter
     secret = quote(servers[0].credentials.superuser, "")
     port = free_port()
     with server_folder() as folder:
+        argv = [sys.executable, "-m", "pgamb", "client", "--listen", f"127.0.0.1:{port}", "--auth", "scram"]
         process = ChildProcess(
             "pgamb client",
-            [sys.executable, "-m", "pgamb", "client", "--listen", f"127.0.0.1:{port}"]
-            + ["--registry", f"static://{hosts}", "--auth", "scram", *options],
+            [*argv, "--registry", f"static://{hosts}", *options],
             log=folder / "client.log",
             env={**clean_environment(), "PGAMB_AUTH_DSN": f"postgresql://{SUPERUSER}:{secret}@{hosts}/postgres"},
             cwd=Path.cwd(),
