@@ -7,7 +7,6 @@ the data plane, and nothing of this stays behind.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import socket
@@ -100,7 +99,7 @@ class LoginDesk:
         # Without a registry nothing is known of these before somebody has logged in to one of them.
         self._static = tuple(Member(str(address), Role.REPLICA, (address,), 0, "", 0) for address in static)
         self.tls = tls
-        self._pids = itertools.cycle(range(1, 1 << 31))
+        self._last_pid = 0
         self.logging_in = 0
         self.tally = pools.tally
         self.draining = False
@@ -229,12 +228,17 @@ class LoginDesk:
                     raise
             await asyncio.sleep(_RETRY_S)
 
+    def _free_pid(self) -> int:
+        """Return a process id (1 to 2^31 - 1) that no session has."""
+        while True:
+            self._last_pid = self._last_pid % 0x7FFF_FFFF + 1
+            if self._last_pid not in self._relay.frontends:
+                return self._last_pid
+
     async def _hand_over(
         self, channel: Channel, first: StartupMessage, welcome: Welcome, database: str, user: str
     ) -> None:
-        pid = next(self._pids)
-        while pid in self._relay.frontends:
-            pid = next(self._pids)
+        pid = self._free_pid()
         secret = os.urandom(_SECRET_BYTES_32 if first.negotiated_minor >= 2 else _SECRET_BYTES_30)
         await channel.send(
             messages.authentication_ok()
