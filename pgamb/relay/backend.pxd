@@ -44,6 +44,8 @@ cdef class Backend(Stream):
     cdef bint pass_forward
     cdef bint skipping              # an extended batch failed: PostgreSQL waits for a Sync not sent yet
     cdef bint copying_in            # in COPY FROM STDIN
+    cdef bint batch_open            # messages of the extended protocol went out, and no Sync or Query behind them
+    cdef bint trailing              # something that answers nothing stands behind the ReadyForQuery just read
     cdef bint forwarded             # a byte of an answer has reached the owner since its last ReadyForQuery
     cdef readonly char status       # I, T or E, of the last ReadyForQuery
     cdef public object parameters   # ParameterSet in force
@@ -58,12 +60,14 @@ cdef class Backend(Stream):
     cdef public double checked_out_at
     cdef public int cancels         # cancel requests under way
     cdef public bint tainted        # not to be used again
+    cdef bint stale                 # the last error says that a prepared statement has outlived its table's shape
     cdef readonly bint in_recovery  # what it last said
     cdef readonly unsigned long long units
     cdef readonly unsigned long long received_bytes
     cdef readonly unsigned long long sent_bytes
 
     cdef int own(self, Owner owner) except -1
+    cdef int forget_statements(self) except -1
     cdef int inject_query(self, bytes sql, int flags) except -1
     cdef int answer(self) except -1
     cdef int lose(self, object error) except -1

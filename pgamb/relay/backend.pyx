@@ -140,6 +140,15 @@ cdef class Backend(Stream):
             self.set_reading(True)
         return 0
 
+    cdef int forget_statements(self) except -1:
+        """Every named statement is gone but those sent behind what removed them."""
+        cdef Effect effect
+        self.statements.clear()
+        for effect in self.replies.effects_left():
+            if effect.on_backend is not None:
+                self.statements[effect.on_backend] = None
+        return 0
+
     cdef int inject_query(self, bytes sql, int flags) except -1:
         """Send a query of pgamb's own; its answer is swallowed (`flags` adds CAPTURE, SETTLE)."""
         cdef bytes message = query(sql)
@@ -228,6 +237,8 @@ cdef class Backend(Stream):
                 position += total
                 start = position
                 continue
+            if kind == b"Z":
+                self.trailing = position + total < size and memchr(b"NAS", <uint8_t> buffer[position + total], 3) == NULL
             if self._handle(kind, buffer, start, position, total):
                 # Forwarded (or to be, with what follows).
                 position += total
@@ -316,7 +327,9 @@ cdef class Backend(Stream):
                 return self._out_of_step(kind)
             if not swallow and self.owner is not None and size > 1:
                 self.owner.on_command(self, payload, size - 1)
-            self.copying_in = False
+            if self.copying_in:
+                self.replies.copy_completed()
+                self.copying_in = False
             if head.kind == EXECUTE:
                 self.replies.pop()
         elif kind == b"T":
@@ -387,6 +400,9 @@ cdef class Backend(Stream):
                     self.home.backend_settled(self, error)
             return 0
         self.units += 1
+        if self.trailing and self.replies.count == 0:
+            # Nobody asked for what follows: it must not pass for the answer to the next owner's query.
+            self.tainted = True
         self._give(buffer + start, position + total - start, False)
         self.forwarded = False
         if owner is not None:
@@ -413,9 +429,9 @@ cdef class Backend(Stream):
             self._give(buffer + start, position - start, False)
             self.lose(PostgresError(parse_error_fields(payload)))
             return 0
-        if head == NULL:
+        if head == NULL and not self.batch_open:
             return self._out_of_step(b"E")
-        if head.kind == QUERY:
+        if head != NULL and head.kind == QUERY:
             if head.flags & SWALLOW:
                 self._give(buffer + start, position - start, True)
                 self.swallowed_error = payload
@@ -427,6 +443,8 @@ cdef class Backend(Stream):
             return 1
         # The extended protocol: PostgreSQL skips to the next Sync.
         self.copying_in = False
+        # "cached plan must not change result type", which has no SQLSTATE of its own, in any language.
+        self.stale = b"\0RRevalidateCachedQuery\0" in payload
         undone = []
         first = self.replies.effects is not None and self.replies.first in self.replies.effects
         self.replies.drop_until_sync(undone)

@@ -99,8 +99,10 @@ cdef class Frontend(Owner):
     cdef object _failure(self)
     cdef size_t _query_failed(self, int need, size_t size, size_t total) except? 0
     cdef size_t _batch_failed(self, const char* data, size_t end) except? 0
+    cdef int _tell_lost(self, Backend backend, bytes message) except -1
     cdef int _die(self, object error) except -1
 
     cdef int _trusted(self, int need)
+    cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept
 
     cdef int _terminate(self) except -1

@@ -24,8 +24,8 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u32
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
-from pgamb.relay.reactor cimport SCRATCH_BYTES, Reactor
-from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, Effect
+from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
+from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Effect, Reply
 from pgamb.relay.statement cimport Plan, Plans, Statement, Statements
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
@@ -47,6 +47,7 @@ cdef int NEED_SET = int(Need.SET)
 cdef int NEED_SETTINGS = int(Need.SETTINGS)
 cdef int NEED_MULTIPLE = int(Need.MULTIPLE)
 cdef int NEED_DEALLOCATE = int(Need.DEALLOCATE)
+cdef int NEED_DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
 cdef int NEED_EMPTY = int(Need.EMPTY)
 # The server goes down: what it cuts off is told by what was under way.
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
@@ -205,6 +206,7 @@ cdef class Frontend(Owner):
         cdef size_t position = 0, total, take
         cdef uint32_t length
         cdef uint8_t kind
+        cdef bint passed = False
         while self.state == READY:
             if self.pass_left:
                 take = min(self.pass_left, size - position)
@@ -217,6 +219,7 @@ cdef class Frontend(Owner):
                 self.pass_left -= take
                 if self.pass_left:
                     break
+                passed = True
                 continue
             if size - position < 5:
                 break
@@ -248,6 +251,11 @@ cdef class Frontend(Owner):
             position += take
         if self.backend is not None and self.backend.backlogged():
             self.set_reading(False)
+        if passed and self.backend is not None and self.pass_left == 0 and self.state == READY and not (
+            self.backend.replies.count or self.backend.batch_open or self.pins or self.dirty
+        ) and self.backend.status == b"I":
+            # The last piece of a message that came after the answer to its statement.
+            self._release()
         return position
 
     cdef size_t _query(self, const char* data, size_t size, size_t total) except? 0:
@@ -261,10 +269,8 @@ cdef class Frontend(Owner):
             return 0
         if self.refusing:
             return self._drop(size, total)
-        if whole:
-            if data[total - 1] != 0:
-                self._die(ProtocolViolation("invalid string in message"))
-                return 0
+        # A text without its zero is for PostgreSQL to refuse.
+        if whole and total > 5 and data[total - 1] == 0:
             plan = self.relay.plans.of_text(data + 5, total - 6)
             need = self._trusted(plan.need)
         if self.failed and self.backend is None:
@@ -286,7 +292,11 @@ cdef class Frontend(Owner):
             # A simple query drops the unnamed statement.
             self.prepared.unnamed = None
         self.backend.unnamed = None
+        self.backend.batch_open = False
         self.backend.replies.push(QUERY, 0, effect)
+        if need & NEED_DEALLOCATE_ALL:
+            # What a backend has is known again when it has answered.
+            self.state = STALLED
         return self._forward(data, size, total)
 
     cdef size_t _function_call(self, const char* data, size_t size, size_t total) except? 0:
@@ -300,6 +310,7 @@ cdef class Frontend(Owner):
         if self.backend.skipping:
             return self._drop(size, total)
         self._note(0, 0, 0, None)
+        self.backend.batch_open = False
         self.backend.replies.push(QUERY, 0, None)
         return self._forward(data, size, total)
 
@@ -380,6 +391,12 @@ cdef class Frontend(Owner):
         if not prepared.synced and self.backend is None:
             # The batch goes on after its Flush, nobody knows how; and it must stay where it begins.
             need &= ~(NEED_READ | NEED_NEUTRAL)
+        elif not prepared.synced and need & NEED_READ:
+            # Not in the wake of a read on a replica, either.
+            need = (need & ~NEED_READ) | NEED_NEUTRAL
+        if self.backend is None and end == 5 and data[0] == b"H":
+            # Nothing is open that a Flush could hurry.
+            return end
         if prepared.bare and self.backend is None:
             # Nothing is open that a Sync could end.
             self.tell(self._ready_message())
@@ -403,6 +420,8 @@ cdef class Frontend(Owner):
         elif scan == COMPLETE and not prepared.synced:
             # Flush: what pgamb answers itself must not wait for PostgreSQL.
             self.flush()
+        elif scan == COMPLETE and need & NEED_DEALLOCATE_ALL:
+            self.state = STALLED
         return end
 
     cdef int _trusted(self, int need):
@@ -418,7 +437,7 @@ cdef class Frontend(Owner):
         cdef Pool pool
         cdef Backend backend = self.backend
         if backend is not None:
-            if backend.replies.count and self.pool.replica and not need & NEED_READ:
+            if backend.replies.count and not backend.batch_open and self.pool.replica and not need & NEED_READ:
                 self.state = STALLED
                 return 0
             return 1
@@ -511,21 +530,35 @@ cdef class Frontend(Owner):
                 self.dirty = True
         elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
             self.dirty = self.reset = True
-            backend.statements.clear()
+            backend.forget_statements()
             backend.unnamed = None
             if self.prepared is not None:
-                self.prepared.forget_all()
+                self.prepared.forget_all(backend)
         elif size == 14 and memcmp(tag, b"DEALLOCATE ALL", 14) == 0:
-            backend.statements.clear()
+            backend.forget_statements()
             if self.prepared is not None:
-                self.prepared.forget_all()
+                self.prepared.forget_all(backend)
         elif size == 5 and memcmp(tag, b"RESET", 5) == 0:
             self.dirty = self.reset = True
+        elif self._changes_shapes(tag, size):
+            self.relay.statements.renew()
         return 0
+
+    cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept:
+        """Tell a command after which the same text may have another result: a new Parse must get to PostgreSQL."""
+        return (
+            (size > 6 and memcmp(tag, b"ALTER ", 6) == 0)
+            or (size > 5 and memcmp(tag, b"DROP ", 5) == 0)
+            or (size == 11 and memcmp(tag, b"CREATE VIEW", 11) == 0)
+            or (size == 15 and memcmp(tag, b"CREATE FUNCTION", 15) == 0)
+        )
 
     cdef int on_error(self, Backend backend) except -1:
         # What did not happen unpins nothing.
         self.unpins = 0
+        if backend.stale:
+            backend.stale = False
+            self.relay.statements.renew()
         return 0
 
     cdef int on_parameter(self, Backend backend) except -1:
@@ -622,9 +655,12 @@ cdef class Frontend(Owner):
 
     cdef int backend_lost(self, Backend backend, object error) except -1:
         """Tell the application the truth about what was under way."""
-        cdef int owed = backend.replies.owed()
         cdef bint in_transaction = backend.status != b"I"
-        cdef bint unfinished = backend.replies.count > 0 or backend.skipping
+        cdef bint unfinished = backend.replies.count > 0 or backend.skipping or backend.batch_open
+        # Nothing that would end the transaction has been sent, if no Sync was, nor the end of a COPY FROM.
+        cdef bint uncommitted = not self.committing and not self.multiple and (
+            backend.replies.owed() == 0 or (backend.copying_in and not backend.replies.copy_ended())
+        )
         cdef uint8_t state = self.state
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
@@ -652,7 +688,7 @@ cdef class Frontend(Owner):
                 self.failed = True
                 self.lost = _lost_transaction(cause)
             return self._resume()
-        if self.committing or not (in_transaction or self.pure):
+        if not uncommitted and (self.committing or not (in_transaction or self.pure)):
             failure = TransactionResolutionUnknown(
                 f"the connection to {cause}; it is not known whether the statement took effect",
                 hint="Find out before you repeat it.",
@@ -663,14 +699,29 @@ cdef class Frontend(Owner):
         self.failed = in_transaction
         self.committing = False
         self.pure = True
-        self.tell(error_response(failure))
-        while owed > 0:
-            self.tell(self._ready_message())
-            owed -= 1
-            unfinished = False
-        # A batch whose Sync has not been sent is skipped to that Sync.
-        self.refusing = unfinished
+        self._tell_lost(backend, error_response(failure))
         return self._resume()
+
+    cdef int _tell_lost(self, Backend backend, bytes message) except -1:
+        """Answer with an error each unit that was sent; one whose Sync was not is skipped to that Sync."""
+        cdef Reply* slot
+        cdef uint32_t i
+        cdef bint told = backend.skipping
+        if not told:
+            self.tell(message)
+            told = True
+        for i in range(backend.replies.count):
+            slot = &backend.replies.ring[(backend.replies.first + i) & (backend.replies.capacity - 1)]
+            if slot.flags & SWALLOW or slot.kind == COPY_END:
+                continue
+            if not told and slot.kind != SYNC:
+                self.tell(message)
+                told = True
+            if slot.kind == QUERY or slot.kind == SYNC:
+                self.tell(self._ready_message())
+                told = False
+        self.refusing = told
+        return 0
 
     # What pgamb answers itself.
 
@@ -789,7 +840,8 @@ cdef class Frontend(Owner):
         self.flush()
         # Unread input would turn the close into a reset, and the peer would not read our last words.
         shutdown(self.fd, SHUT_WR)
-        self.receive(self.reactor.scratch, SCRATCH_BYTES)
+        # Whoever let us go may still be reading what is in the scratch.
+        self.receive(self.reactor.staging, STAGING_BYTES)
         self.close_fd()
         if self.state == WAITING:
             self._unqueue()
@@ -800,7 +852,9 @@ cdef class Frontend(Owner):
             self.backend = None
             if self.pins & PIN_UNCLEAN:
                 backend.tainted = True
-            if (self.pass_left and not self.pass_drop) or backend.skipping or backend.replies.owed():
+            if (self.pass_left and not self.pass_drop) or backend.skipping or backend.batch_open or (
+                backend.replies.owed()
+            ):
                 self.pool.abandon(backend)
             elif backend.replies.count:
                 # Only pgamb itself still waits for an answer.

@@ -33,13 +33,14 @@ cdef class Prepared:
     cdef const char* region         # the beginning of what is sent as it is
     cdef size_t staged
     cdef bint touched               # something is not sent as it is
+    cdef set fresh                  # names prepared behind a DEALLOCATE ALL of the same batch; None without one
 
     cdef Scan scan(self, const char* data, size_t size) except *
     cdef int send(self, Backend backend, const char* data, size_t size) except -1
     cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0
     cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1
-    cdef int forget_all(self) except -1
+    cdef int forget_all(self, Backend backend) except -1
     cdef int prepare_deallocate(self, Backend backend, bytes name) except -1
     cdef Effect deallocated(self, bytes name)
 

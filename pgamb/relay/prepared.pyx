@@ -25,6 +25,7 @@ cdef int READ = int(Need.READ)
 cdef int NEUTRAL = int(Need.NEUTRAL)
 cdef int END = int(Need.END)
 cdef int DEALLOCATE = int(Need.DEALLOCATE)
+cdef int DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
 # What is true of a batch only if it is true of all its statements.
 cdef int ALL_OF = int(Need.READ | Need.NEUTRAL | Need.EMPTY)
 # What is true only of a statement that is alone.
@@ -63,6 +64,10 @@ cdef class Prepared:
             kind = <uint8_t> data[position]
             total = <size_t> read_u32(data + position + 1) + 1
             if memchr(b"PBDECHS", kind, 7) == NULL:
+                self._conclude(max(parses, binds))
+                return FOREIGN
+            if total < 5 or total > LARGE_BYTES + 1 or (total > SMALL_BYTES + 1 and kind != b"P" and kind != b"B"):
+                # Nothing can be behind a length that cannot be.
                 self._conclude(max(parses, binds))
                 return FOREIGN
             if total > size - position:
@@ -177,7 +182,7 @@ cdef class Prepared:
                 if not statement.is_accepted(group, parameters):
                     return 0
                 fresh[name] = statement
-            elif message[0] != b"S":
+            elif message[0] != b"S" or end - message != 5:
                 return 0
             position = end - data
         self.names.update(fresh)
@@ -196,10 +201,13 @@ cdef class Prepared:
         self.region = data
         self.staged = 0
         self.touched = False
+        self.fresh = None
         while position < size:
             message = data + position
             kind = <uint8_t> message[0]
             total = <size_t> read_u32(message + 1) + 1
+            if kind != b"H" or total != 5:
+                backend.batch_open = kind != b"S"
             # After an error PostgreSQL waits for Sync, and nothing else is answered.
             if backend.skipping and kind != b"S":
                 self._skip(message, total)
@@ -233,6 +241,8 @@ cdef class Prepared:
         self.region = data
         self.staged = 0
         self.touched = False
+        self.fresh = None
+        backend.batch_open = True
         if backend.skipping:
             self.region = data + available
         else:
@@ -317,13 +327,22 @@ cdef class Prepared:
             self.backend.replies.push(PARSE, 0, effect)
             return 0
         name = _text(message + 5, message + total)
-        if name in self.names:
+        if name in self.names and (self.fresh is None or name in self.fresh):
             self._refuse_duplicate(message, name)
             return 0
         effect.name = name
+        effect.previous = self.names.get(name)
         self.names[name] = statement
         self._skip(message, total)
-        if statement in self.backend.statements:
+        if self.fresh is not None:
+            self.fresh.add(name)
+            # Whether the backend has it still is not known before the DEALLOCATE ALL is answered.
+            self._put_close(statement.name)
+            self.backend.replies.push(CLOSE, SWALLOW, None)
+            effect.on_backend = statement
+            self.backend.statements[statement] = None
+            self.backend.tainted = True
+        elif statement in self.backend.statements:
             if self.backend.status != b"E" or statement.plan.need & END:
                 self.backend.replies.push(PARSE, ANSWER, effect)
                 return 0
@@ -394,6 +413,11 @@ cdef class Prepared:
             return 0
         if statement is not None and statement.plan.need & DEALLOCATE:
             effect = self._bound_deallocate(message, statement)
+        elif statement is not None and statement.plan.need & DEALLOCATE_ALL:
+            self.fresh = set()
+        if self.fresh is not None and name[0] and _text(name, end) not in self.fresh:
+            # If this is carried out at all, the DEALLOCATE ALL has been.
+            statement = None
         if name[0] == 0:
             self._need_unnamed(message)
         elif statement is not None:
@@ -441,7 +465,7 @@ cdef class Prepared:
         cdef bytes name
         if total > 7 and message[5] == b"S" and message[6] != 0:
             name = _text(message + 6, message + total)
-            if name is not None:
+            if name is not None and _behind(message + 6, message + total) == message + total:
                 # The backend keeps its statement: others may use it.
                 self._skip(message, total)
                 self.backend.replies.push(CLOSE, ANSWER, self.deallocated(name))
@@ -482,6 +506,9 @@ cdef class Prepared:
 
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
         """PostgreSQL has skipped a Parse or a Close, or refused it (`failed`)."""
+        if failed and effect.statement is None:
+            # A DEALLOCATE: the backend still has the statement that it was given under the application's name.
+            backend.tainted = True
         if effect.name == b"":
             # A Parse that fails has dropped the unnamed statement already.
             if self.unnamed is effect.statement:
@@ -493,10 +520,20 @@ cdef class Prepared:
             del self.names[effect.name]
         return 0
 
-    cdef int forget_all(self) except -1:
-        """DEALLOCATE ALL, DISCARD ALL."""
+    cdef int forget_all(self, Backend backend) except -1:
+        """DEALLOCATE ALL, DISCARD ALL: nothing is left but what was sent behind it."""
+        cdef Effect effect
         self.names.clear()
+        for effect in backend.replies.effects_left():
+            if effect.name and effect.statement is not None:
+                self.names[effect.name] = effect.statement
         return 0
+
+
+cdef enum:
+    # PostgreSQL's limits: PQ_LARGE_MESSAGE_LIMIT and PQ_SMALL_MESSAGE_LIMIT.
+    LARGE_BYTES = 0x3ffffffe
+    SMALL_BYTES = 10000
 
 
 cdef const char* _behind(const char* text, const char* end) noexcept:

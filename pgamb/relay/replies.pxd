@@ -48,6 +48,13 @@ cdef class Replies:
     cdef int owed(self) noexcept
     cdef int drop_until_sync(self, list undone) except -1
     cdef int drop_syncs_before_copy_end(self) except -1
-    cdef Reply* head(self) noexcept
+    cdef int copy_completed(self) except -1
+    cdef bint copy_ended(self) noexcept
+    cdef list effects_left(self)
 
+    cdef inline Reply* head(self) noexcept:
+        """Return the oldest entry, NULL if nothing is owed."""
+        return &self.ring[self.first & (self.capacity - 1)] if self.count else NULL
+
+    cdef int _remove(self, uint32_t index) except -1
     cdef int _grow(self) except -1

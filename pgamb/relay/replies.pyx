@@ -22,10 +22,6 @@ cdef class Replies:
     def __dealloc__(self):
         free(self.ring)
 
-    cdef Reply* head(self) noexcept:
-        """Return the oldest entry, NULL if nothing is owed."""
-        return &self.ring[self.first & (self.capacity - 1)] if self.count else NULL
-
     cdef int push(self, uint8_t kind, uint8_t flags, Effect effect) except -1:
         cdef Reply* slot
         if self.count == self.capacity:
@@ -87,6 +83,42 @@ cdef class Replies:
             effect = self.pop()
             if effect is not None:
                 undone.append(effect)
+        return 0
+
+    cdef bint copy_ended(self) noexcept:
+        """Tell whether a CopyDone or CopyFail has been sent and not been answered yet."""
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.ring[(self.first + i) & (self.capacity - 1)].kind == COPY_END:
+                return True
+        return False
+
+    cdef list effects_left(self):
+        """Return the effects that PostgreSQL has not confirmed yet, oldest first."""
+        cdef uint32_t i
+        if not self.effects:
+            return []
+        return [self.effects[self.first + i] for i in range(self.count) if self.first + i in self.effects]
+
+    cdef int copy_completed(self) except -1:
+        """The COPY FROM of the oldest entry is complete: what it ate, and its CopyDone, are due no more."""
+        cdef uint32_t i
+        if not self.copy_ended():
+            return 0
+        self.drop_syncs_before_copy_end()
+        for i in range(self.count):
+            if self.ring[(self.first + i) & (self.capacity - 1)].kind == COPY_END:
+                return self._remove(i)
+        return 0
+
+    cdef int _remove(self, uint32_t index) except -1:
+        """Remove the entry at `index`; it has no effect."""
+        cdef uint32_t i
+        for i in range(index + 1, self.count):
+            self.ring[(self.first + i - 1) & (self.capacity - 1)] = self.ring[(self.first + i) & (self.capacity - 1)]
+            if self.effects and self.first + i in self.effects:
+                self.effects[self.first + i - 1] = self.effects.pop(self.first + i)
+        self.count -= 1
         return 0
 
     cdef int drop_syncs_before_copy_end(self) except -1:
