@@ -1,0 +1,90 @@
+"""A TCP relay that cuts what it passes on: into single bytes, or at random, in both directions."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+Cut = Callable[[bytes], Iterator[bytes]]
+# A piece is sent on its own so that it arrives on its own; more than this is cut in fewer, larger pieces.
+MOST_PIECES = 3000
+
+
+def whole(data: bytes) -> Iterator[bytes]:
+    yield data
+
+
+def byte_by_byte(data: bytes) -> Iterator[bytes]:
+    size = max(1, len(data) // MOST_PIECES)
+    for position in range(0, len(data), size):
+        yield data[position : position + size]
+
+
+class AtRandom:
+    """Cuts into pieces of 1 to `longest` bytes; the same `seed` cuts the same way."""
+
+    def __init__(self, seed: int, longest: int = 13) -> None:
+        self._chance = random.Random(seed)
+        self._longest = longest
+
+    def __call__(self, data: bytes) -> Iterator[bytes]:
+        longest = max(self._longest, len(data) // MOST_PIECES)
+        position = 0
+        while position < len(data):
+            size = self._chance.randint(1, longest)
+            yield data[position : position + size]
+            position += size
+
+
+class CuttingRelay:
+    """Listens on `port` and relays to `target_port`; `cut` may be changed at any time."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target = ("127.0.0.1", target_port)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.cut: Cut = whole
+        self._sockets: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening and close what is open."""
+        # A close alone does not wake a thread that is in accept() or recv().
+        for sock in (self._listening, *self._sockets):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                inner, _ = self._listening.accept()
+                outer = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._sockets |= {inner, outer}
+            for source, sink in ((inner, outer), (outer, inner)):
+                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                for piece in self.cut(data):
+                    sink.sendall(piece)
+        except OSError:
+            pass
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def running_relay(target_port: int) -> Iterator[CuttingRelay]:
+    relay = CuttingRelay(target_port)
+    try:
+        yield relay
+    finally:
+        relay.close()
