@@ -42,3 +42,4 @@ cdef class Statements:
 
     cdef Statement of(self, bytes sql, bytes types)
     cdef Statement unnamed(self, bytes sql, bytes types)
+    cdef int renew(self) except -1

@@ -135,6 +135,14 @@ cdef class Statements:
             self.canonical[(sql, types)] = statement
         return statement
 
+    cdef int renew(self) except -1:
+        """From now on prepare under new names: what backends hold may have outlived the tables it was made for.
+
+        Who has prepared a statement already keeps it, as with PostgreSQL.
+        """
+        self.canonical.clear()
+        return 0
+
     cdef Statement unnamed(self, bytes sql, bytes types):
         """Return a statement of one session alone, for as long as that session's unnamed statement is this."""
         cdef Statement statement = Statement.__new__(Statement)
