@@ -57,7 +57,7 @@ class Observer:
 
     async def snapshot(self) -> Snapshot:
         """Look once; waits for a member's answer where nobody knows whether it is there."""
-        readiness = await self._readiness()
+        readiness = await self.readiness()
         now = time.monotonic()
         topology = self._pools.topology
         primary = topology.primary_member() if topology is not None else None
@@ -82,7 +82,8 @@ class Observer:
             gave_up=dict(self._pools.tally.gave_up),
         )
 
-    async def _readiness(self) -> Readiness:
+    async def readiness(self) -> Readiness:
+        """Say whether a new application would be served, and why."""
         if self._desk.draining:
             return Readiness(False, "shutting down: no new application is let in")
         limit = self._options.max_connections

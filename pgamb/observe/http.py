@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -15,8 +17,12 @@ from aiohttp.typedefs import Handler
 
 from pgamb.observe.metrics import CONTENT_TYPE, Exposition
 from pgamb.observe.page import render_page
-from pgamb.observe.snapshot import Observed
+from pgamb.observe.snapshot import Observed, Snapshot
 
+T = TypeVar("T")
+
+# Whoever opens connections and says nothing must not use up the descriptors that applications need.
+MOST_CONNECTIONS = 256
 # How long requests under way may take when the process stops.
 SHUTDOWN_S = 1.0
 
@@ -35,6 +41,10 @@ class StatusServer:
     def __init__(self, observed: Observed) -> None:
         self._observed = observed
         self._exposition = Exposition()
+        self._writing = asyncio.Lock()
+        # Those that are open, and some that were; `_arriving` are on their way to be among them.
+        self._transports: set[asyncio.Transport] = set()
+        self._arriving = 0
         application = web.Application(middlewares=[_explain])
         application.router.add_get("/", self._page)
         application.router.add_get("/status.json", self._json)
@@ -47,16 +57,25 @@ class StatusServer:
         await self._runner.setup()
 
     async def serve(self, sock: socket.socket) -> None:
-        """Take over an accepted, non-blocking connection; it is closed by itself."""
+        """Take over an accepted, non-blocking connection; one too many is closed at once."""
         server = self._runner.server
-        if server is None:
+        if server is None or not self._has_room():
             sock.close()
             return
+        self._arriving += 1
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(server, sock)
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(server, sock)
+            self._transports.add(transport)
         except OSError:
             # It left already.
             sock.close()
+        finally:
+            self._arriving -= 1
+
+    def _has_room(self) -> bool:
+        if len(self._transports) + self._arriving >= MOST_CONNECTIONS:
+            self._transports = {transport for transport in self._transports if not transport.is_closing()}
+        return len(self._transports) + self._arriving < MOST_CONNECTIONS
 
     async def close(self) -> None:
         """Close every connection."""
@@ -66,14 +85,14 @@ class StatusServer:
         return web.Response(text="ok\n", headers=_HEADERS)
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        readiness = (await self._observed.snapshot()).readiness
+        readiness = await self._observed.readiness()
         words = "ready" if readiness.ready else "not ready"
         return web.Response(
             text=f"{words}: {readiness.reason}\n", status=200 if readiness.ready else 503, headers=_HEADERS
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        text = self._exposition.render(await self._observed.snapshot())
+        text = await self._write(self._exposition.render)
         return web.Response(body=text, headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
 
     async def _json(self, request: web.Request) -> web.Response:
@@ -81,8 +100,13 @@ class StatusServer:
         return web.Response(body=text, content_type="application/json", headers=_HEADERS)
 
     async def _page(self, request: web.Request) -> web.Response:
-        text = render_page(await self._observed.snapshot())
+        text = await self._write(render_page)
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+
+    async def _write(self, write: Callable[[Snapshot], T]) -> T:
+        """Let a thread write a snapshot down: a thousand pools take a quarter of a second, in which queries go on."""
+        async with self._writing:
+            return await asyncio.to_thread(write, await self._observed.snapshot())
 
 
 @web.middleware

@@ -49,29 +49,28 @@ class Metric:
 
 
 class Exposition:
-    """Writes snapshots as the text that Prometheus reads."""
+    """Writes snapshots as the text that Prometheus reads. May be used by several threads at once."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._collector = _SnapshotCollector()
-        self._registry.register(self._collector)
-        ProcessCollector(namespace="pgamb", registry=self._registry)
+        self._process = ProcessCollector(namespace="pgamb", registry=None)
 
     def render(self, snapshot: Snapshot) -> bytes:
         """Return the text, in the format of CONTENT_TYPE."""
-        self._collector.snapshot = snapshot
-        return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        registry.register(_SnapshotCollector(snapshot))
+        registry.register(self._process)
+        return generate_latest(registry)
 
 
 class _SnapshotCollector(Collector):
     """Gives prometheus_client what a snapshot says."""
 
-    snapshot: Snapshot | None = None
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Family]:
-        if self.snapshot is not None:
-            for metric in METRICS:
-                yield metric.family(self.snapshot)
+        for metric in METRICS:
+            yield metric.family(self._snapshot)
 
 
 def _one(read: Callable[[Snapshot], float | None]) -> Callable[[Snapshot], Samples]:

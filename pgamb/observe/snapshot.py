@@ -141,5 +141,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Observed(Protocol):
     """Who can be looked at."""
 
+    async def readiness(self) -> Readiness:
+        """Say whether new applications can be served. May ask members whether they answer, for two seconds at most."""
+
     async def snapshot(self) -> Snapshot:
-        """Look once. May ask a member whether it answers, for a second at most."""
+        """Look at everything once; its `readiness` may take as long."""

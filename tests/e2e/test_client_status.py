@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.postgres import PostgresServer
 from pgamb.demo.process import ChildProcess, clean_environment
+from pgamb.observe.http import MOST_CONNECTIONS
 from pgamb.observe.metrics import METRICS
 from pgamb.observe.snapshot import Snapshot
 from tests.support import free_port, wait_for
@@ -178,6 +179,21 @@ def test_other_requests_hear_what_there_is(watched: Watched) -> None:
         garbage.sendall(b"\x16\x03\x01 not HTTP\r\n\r\n")
         assert garbage.recv(100).startswith(b"HTTP/1.")
     assert watched.page.serves()
+
+
+def test_silent_connections_take_no_more_than_their_share(watched: Watched) -> None:
+    with ExitStack() as stack:
+        port = int(watched.page.where)
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
+            for _ in range(MOST_CONNECTIONS + 10)
+        ]
+        # The last are closed, and applications notice nothing.
+        assert silent[-1].recv(1) == b""
+        assert silent[-10].recv(1) == b""
+        with watched.connect() as session:
+            session.execute("SELECT 1")
+    wait_for(watched.page.serves, DEADLINE_S, "the page is there again")
 
 
 def test_every_metric_that_has_a_value_now_is_there(watched: Watched) -> None:
