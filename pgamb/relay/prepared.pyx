@@ -413,11 +413,12 @@ cdef class Prepared:
             return 0
         if statement is not None and statement.plan.need & DEALLOCATE:
             effect = self._bound_deallocate(message, statement)
-        elif statement is not None and statement.plan.need & DEALLOCATE_ALL:
-            self.fresh = set()
         if self.fresh is not None and name[0] and _text(name, end) not in self.fresh:
             # If this is carried out at all, the DEALLOCATE ALL has been.
             statement = None
+        if statement is not None and statement.plan.need & DEALLOCATE_ALL:
+            # It may be a prepared statement itself: only what follows it meets a session without any.
+            self.fresh = set()
         if name[0] == 0:
             self._need_unnamed(message)
         elif statement is not None:

@@ -59,7 +59,7 @@ async def test_statement_cache(target: Target) -> None:
         statement = await one.prepare("SELECT $1::int AS a, $2::text AS b")
         assert [each.name for each in statement.get_parameters()] == ["int4", "text"]
         assert [each.name for each in statement.get_attributes()] == ["a", "b"]
-        assert await statement.fetch(1, "x") == [(1, "x")]
+        assert [tuple(row) for row in await statement.fetch(1, "x")] == [(1, "x")]
     finally:
         await one.close()
         await two.close()
