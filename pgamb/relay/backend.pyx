@@ -238,7 +238,9 @@ cdef class Backend(Stream):
                 start = position
                 continue
             if kind == b"Z":
-                self.trailing = position + total < size and memchr(b"NAS", <uint8_t> buffer[position + total], 3) == NULL
+                self.trailing = (
+                    position + total < size and memchr(b"NAS", <uint8_t> buffer[position + total], 3) == NULL
+                )
             if self._handle(kind, buffer, start, position, total):
                 # Forwarded (or to be, with what follows).
                 position += total
@@ -382,7 +384,9 @@ cdef class Backend(Stream):
         cdef list rows
         cdef Owner owner = self.owner
         head = self.replies.head()
-        if head == NULL or (head.kind != QUERY and head.kind != SYNC) or total != 6:
+        if head == NULL or (head.kind != QUERY and head.kind != SYNC) or total != 6 or (
+            memchr(b"ITE", <uint8_t> buffer[position + 5], 3) == NULL
+        ):
             return self._out_of_step(b"Z")
         flags = head.flags
         self.status = buffer[position + 5]

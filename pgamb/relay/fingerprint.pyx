@@ -144,7 +144,6 @@ cdef bint _is_last(const char* text, size_t size) noexcept nogil:
 cdef bint _asks_setting(const char* text, size_t size) noexcept nogil:
     """Tell whether what stands before a string is `current_setting(` or `set_config(`, or ends like one of them."""
     cdef size_t end = size
-    cdef size_t i
     while end and (text[end - 1] == b" " or text[end - 1] == b"\n" or text[end - 1] == b"\t" or text[end - 1] == b"\r"):
         end -= 1
     if end == 0 or text[end - 1] != b"(":

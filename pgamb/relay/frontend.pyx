@@ -367,7 +367,6 @@ cdef class Frontend(Owner):
         """A batch of the extended protocol, or as much of it as there is."""
         cdef Scan scan
         cdef Prepared prepared
-        cdef uint8_t kind
         cdef size_t total, end
         cdef int need
         cdef bint large_bind = False

@@ -1,6 +1,7 @@
 """Backends that wait for work, and sessions that wait for a backend."""
 
 from pgamb.relay.backend cimport Backend, Home, Owner
+from pgamb.relay.queue cimport Queue
 
 
 cdef class Pool(Home):
@@ -17,7 +18,7 @@ cdef class Pool(Home):
     cdef object on_abandoned            # called as (pool, backend) after it was closed in the middle of a statement
     cdef object on_role                 # called as (pool, in_recovery)
     cdef list idle                      # a stack: the warmest is used first
-    cdef object waiting                 # deque of Owner, first come first served
+    cdef Queue waiting                  # sessions, first come first served
     cdef readonly set backends          # all that are open
     cdef public int opening
     cdef readonly int active            # checked out, or being cleaned
@@ -53,7 +54,7 @@ cdef class Group:
     cdef readonly str user
     cdef readonly Pool primary          # None while there is no primary
     cdef readonly list replicas
-    cdef object held                    # deque of Owner that wait for a primary
+    cdef Queue held                     # sessions that wait for a primary
     cdef unsigned int turn
 
     cdef Pool choose_replica(self)

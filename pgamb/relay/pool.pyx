@@ -10,10 +10,9 @@ Invariants:
 * who waits is served in the order of arrival; a backend that becomes free never bypasses the queue.
 """
 
-from collections import deque
-
 from pgamb.relay.backend cimport Backend, Home, Owner
 from pgamb.relay.clock cimport now_s
+from pgamb.relay.queue cimport Queue
 from pgamb.relay.replies cimport SETTLE
 
 from pgamb.session.parameters import EMPTY
@@ -45,13 +44,13 @@ cdef class Pool(Home):
         self.on_abandoned = on_abandoned
         self.on_role = on_role
         self.idle = []
-        self.waiting = deque()
+        self.waiting = Queue()
         self.backends = set()
 
     def __repr__(self):
         return (
             f"<Pool {self.name} {self.user}@{self.database} open={len(self.backends)} active={self.active} "
-            f"opening={self.opening} waiting={len(self.waiting)}{' retired' if self.retired else ''}>"
+            f"opening={self.opening} waiting={self.waiting.count}{' retired' if self.retired else ''}>"
         )
 
     @property
@@ -64,7 +63,7 @@ cdef class Pool(Home):
 
     @property
     def waiting_count(self):
-        return len(self.waiting)
+        return self.waiting.count
 
     # Totals since the pool was made; they are added up when somebody looks.
 
@@ -98,7 +97,7 @@ cdef class Pool(Home):
         """Give an idle backend to `owner`, or return None."""
         cdef Backend backend
         cdef Py_ssize_t top = len(self.idle) - 1, i, match = -1
-        if top < 0 or self.waiting:
+        if top < 0 or self.waiting.count:
             return None
         match = top
         for i in range(top, max(top - MATCH_DEPTH, -1), -1):
@@ -120,7 +119,7 @@ cdef class Pool(Home):
         """Let `owner` wait; `backend_granted` or `checkout_failed` will be called."""
         self.waits += 1
         owner.waits_at = self
-        self.waiting.append(owner)
+        self.waiting.push(owner)
         return self._want_more()
 
     cdef int release(self, Backend backend) except -1:
@@ -131,7 +130,7 @@ cdef class Pool(Home):
         return self._put(backend)
 
     cdef int _put(self, Backend backend) except -1:
-        cdef Owner owner
+        cdef Owner owner = None
         self.active -= 1
         if self.surrender > 0:
             self.surrender -= 1
@@ -139,10 +138,9 @@ cdef class Pool(Home):
         if backend.tainted or self.retired or backend.cancels or self._expired(backend):
             self._drop(backend)
             return self._want_more()
-        while self.waiting:
-            owner = <Owner> self.waiting.popleft()
-            if owner.fd < 0:
-                continue
+        if self.waiting.count:
+            owner = self.waiting.pop()
+        if owner is not None:
             self.active += 1
             self.checkouts += 1
             backend.checked_out_at = now_s()
@@ -174,7 +172,7 @@ cdef class Pool(Home):
         return 0
 
     cdef int _want_more(self) except -1:
-        cdef int missing = len(self.waiting) - self.opening
+        cdef int missing = self.waiting.count - self.opening
         cdef int room = self.limit - len(self.backends) - self.opening
         if self.retired:
             return 0
@@ -228,10 +226,8 @@ cdef class Pool(Home):
     def fail_waiting(self, error):
         """Tell everybody who waits that it is in vain."""
         cdef Owner owner
-        waiting, self.waiting = self.waiting, deque()
-        for owner in waiting:
-            if owner.fd >= 0:
-                owner.checkout_failed(error)
+        for owner in self.waiting.take_all():
+            owner.checkout_failed(error)
 
     def retry(self):
         """Ask again for the backends that are missing."""
@@ -239,21 +235,15 @@ cdef class Pool(Home):
 
     def take_waiting(self):
         """Remove and return all who wait, in order."""
-        waiting, self.waiting = self.waiting, deque()
-        return [owner for owner in waiting if (<Owner> owner).fd >= 0]
+        return self.waiting.take_all()
 
     def forget(self, Owner owner):
         """Take somebody out of the queue."""
-        try:
-            self.waiting.remove(owner)
-        except ValueError:
-            pass
+        self.waiting.remove(owner)
 
     def longest_waiting(self):
         """Return who has waited longest, or None."""
-        while self.waiting and (<Owner> self.waiting[0]).fd < 0:
-            self.waiting.popleft()
-        return self.waiting[0] if self.waiting else None
+        return self.waiting.peek()
 
     def cancel_done(self, Backend backend):
         """A cancel request for this backend has been delivered or given up."""
@@ -318,7 +308,7 @@ cdef class Pool(Home):
 
     cdef int serve(self) except -1:
         """Give idle backends to those who wait."""
-        while self.waiting and self.idle:
+        while self.waiting.count and self.idle:
             self.active += 1
             self._put(<Backend> self.idle.pop())
         return 0
@@ -331,14 +321,14 @@ cdef class Group:
         self.database = database
         self.user = user
         self.replicas = []
-        self.held = deque()
+        self.held = Queue()
 
     def __repr__(self):
         return f"<Group {self.user}@{self.database} primary={self.primary!r} replicas={self.replicas!r}>"
 
     @property
     def held_count(self):
-        return len(self.held)
+        return self.held.count
 
     cdef Pool choose_replica(self):
         """Return the replica with the least outstanding work for its weight, None if there is none."""
@@ -349,7 +339,7 @@ cdef class Group:
         for i in range(count):
             # Equal ones take turns.
             pool = <Pool> self.replicas[(i + self.turn) % count]
-            load = (pool.active + <double> len(pool.waiting)) / pool.weight
+            load = (pool.active + <double> pool.waiting.count) / pool.weight
             if best is None or load < least:
                 best = pool
                 least = load
@@ -358,7 +348,7 @@ cdef class Group:
     cdef int hold(self, Owner owner) except -1:
         """Let `owner` wait until there is a primary."""
         owner.waits_at = None
-        self.held.append(owner)
+        self.held.push(owner)
         return 0
 
     def set_members(self, Pool primary, list replicas):
@@ -366,12 +356,10 @@ cdef class Group:
         cdef Owner owner
         self.primary = primary
         self.replicas = replicas
-        if primary is None or not self.held:
+        if primary is None or not self.held.count:
             return
-        held, self.held = self.held, deque()
-        for owner in held:
-            if owner.fd >= 0:
-                primary.enqueue(owner)
+        for owner in self.held.take_all():
+            primary.enqueue(owner)
         primary.serve()
 
     def requeue(self, list owners, bint reads):
@@ -390,26 +378,18 @@ cdef class Group:
 
     def longest_held(self):
         """Return who has been held longest, or None."""
-        while self.held and (<Owner> self.held[0]).fd < 0:
-            self.held.popleft()
-        return self.held[0] if self.held else None
+        return self.held.peek()
 
     def fail_held(self, error, double before):
         """Give up on those who are held since before `before` (monotonic seconds); return how many."""
-        cdef Owner owner
+        cdef Owner owner = self.held.peek()
         cdef int count = 0
-        while self.held:
-            owner = <Owner> self.held[0]
-            if owner.fd >= 0 and owner.waiting_since >= before:
-                break
-            self.held.popleft()
-            if owner.fd >= 0:
-                owner.checkout_failed(error)
-                count += 1
+        while owner is not None and owner.waiting_since < before:
+            self.held.pop()
+            owner.checkout_failed(error)
+            count += 1
+            owner = self.held.peek()
         return count
 
     def forget(self, Owner owner):
-        try:
-            self.held.remove(owner)
-        except ValueError:
-            pass
+        self.held.remove(owner)

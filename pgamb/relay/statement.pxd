@@ -6,7 +6,7 @@ cdef class Plan:
     cdef readonly int need          # its Need bits
     cdef readonly int pins          # its Pin bits
     cdef readonly int unpins
-    cdef readonly frozenset customs # names of the custom parameters that it may set; None, most often
+    cdef readonly frozenset customs  # names of the custom parameters that it may set; None, most often
 
 
 cdef class Plans:
