@@ -18,6 +18,7 @@ from pgamb.client.authenticator import Authenticator, Login
 from pgamb.client.cancel import Canceller
 from pgamb.client.channel import Channel
 from pgamb.client.monitor import Asker, MemberProber
+from pgamb.client.occupancy import Occupancy
 from pgamb.client.pools import Pools
 from pgamb.client.welcome import Welcome, Welcomer
 from pgamb.config import ClientOptions
@@ -83,6 +84,7 @@ class LoginDesk:
         welcomer: Welcomer,
         canceller: Canceller,
         prober: MemberProber,
+        occupancy: Occupancy,
         static: tuple[Address, ...],
         refresh: Callable[[], object],
         tls: ssl.SSLContext | None,
@@ -95,6 +97,7 @@ class LoginDesk:
         self._welcomer = welcomer
         self._canceller = canceller
         self._prober = prober
+        self._occupancy = occupancy
         self._refresh = refresh
         # Without a registry nothing is known of these before somebody has logged in to one of them.
         self._static = tuple(Member(str(address), Role.REPLICA, (address,), 0, "", 0) for address in static)
@@ -246,6 +249,8 @@ class LoginDesk:
             + messages.backend_key_data(pid, secret)
             + messages.ready_for_query()
         )
+        # It may leave while it is handed over: what it had sent already is dealt with at once.
+        self._occupancy.enter(database)
         given = channel.hand_over()
         Frontend(
             self._reactor,

@@ -13,6 +13,7 @@ from pgamb.client.cancel import Canceller
 from pgamb.client.listener import Listener, raise_descriptor_limit
 from pgamb.client.login import LoginDesk
 from pgamb.client.monitor import MemberProber, asker_from_dsn
+from pgamb.client.occupancy import Occupancy
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
 from pgamb.client.reach import Reach, unlisted_members
@@ -57,6 +58,7 @@ class Service:
         self._authenticator = Authenticator(options)
         _check_trust(options, self._authenticator.method)
         self.pools = Pools(options, self.reactor, opener, self._authenticator.credentials, self._spawn)
+        self._occupancy = Occupancy(self.pools.pools)
         asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
         self._prober = MemberProber(opener, asker)
         self._registry: Registry = open_registry(
@@ -80,6 +82,7 @@ class Service:
             welcomer=self._welcomer,
             canceller=Canceller(self.relay, self.pools, opener),
             prober=self._prober,
+            occupancy=self._occupancy,
             static=static,
             refresh=getattr(self._registry, "refresh", lambda: None),
             tls=_application_tls(options),
@@ -102,6 +105,7 @@ class Service:
             loop.add_signal_handler(number, self._signalled, stop)
         self._spawn(self._follow())
         self._spawn(self.pools.tick_forever())
+        self._spawn(self._occupancy.sweep_forever())
         if self._status is not None:
             await self._status.start(self._observer(where))
         self._listener.start()
@@ -234,6 +238,7 @@ class Service:
 
     def _frontend_closed(self, frontend: Frontend) -> None:
         """An application has left; nothing of it stays."""
+        self._occupancy.leave(frontend.group.database)
 
 
 async def serve(options: ClientOptions) -> None:
