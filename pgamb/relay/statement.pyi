@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pgamb.routing.intent import Intent
 
 class Plan:
+    def __init__(self, intent: Intent, sql: bytes = b"") -> None: ...
     @property
     def intent(self) -> Intent: ...
     @property
