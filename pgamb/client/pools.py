@@ -57,6 +57,7 @@ class Pools:
         self._backends: dict[Backend, tuple[UsedMember, Opened]] = {}
         self.topology: Topology | None = None
         self.tally = Tally()
+        self.refresh: Callable[[], object] = lambda: None
 
     # Asking.
 
@@ -187,15 +188,13 @@ class Pools:
             )
             if state.limit is None:
                 state.limit = await ask_capacity(opened)
-        except PgambError as error:
+        except BaseException as error:
             state.open -= 1
             pool.open_ended()
+            if not isinstance(error, PgambError):
+                raise
             self._open_failed(pool, state, error)
             return
-        except BaseException:
-            state.open -= 1
-            pool.open_ended()
-            raise
         self._up(state)
         self.adopt(pool, state, opened)
 
@@ -237,12 +236,8 @@ class Pools:
         )
         if not passing:
             # PostgreSQL refuses this user or database: waiting would not change that.
-            log.warning(
-                "backend.refused",
-                extra={
-                    "kv": {"member": pool.name, "database": pool.database, "user": pool.user, "error": error.message}
-                },
-            )
+            kv = {"member": pool.name, "database": pool.database, "user": pool.user, "error": error.message}
+            log.warning("backend.refused", extra={"kv": kv})
             pool.fail_waiting(error)
             return
         if isinstance(error, PostgresError) and error.sqlstate == "53300":
@@ -266,6 +261,7 @@ class Pools:
         state.last_error = error
         if state.down_since is None:
             state.down_since = time.monotonic()
+            self.refresh()
             log.warning("member.down", extra={"kv": {"member": state.member.node, "error": error}})
             for group in self._groups.values():
                 self._assign(group)
@@ -337,6 +333,7 @@ class Pools:
         if entry is not None and now - entry[0].lost_logged_at > 1.0:
             # A server that stops ends all its sessions: one line tells of it.
             entry[0].lost_logged_at = now
+            self.refresh()
             log.info("backend.lost", extra={"kv": {"member": pool.name, "pid": backend.pid, "error": error.message}})
         self._closed(pool, backend)
 
@@ -361,6 +358,7 @@ class Pools:
     def _role_reported(self, pool: Pool, in_recovery: bool) -> None:
         """A backend says that its server was promoted: what the registry says will follow."""
         log.info("member.role_changed", extra={"kv": {"member": pool.name, "in_recovery": in_recovery}})
+        self.refresh()
 
     # Time.
 
@@ -385,6 +383,9 @@ class Pools:
     def _expire_waiting(self, pool: Pool, now: float) -> None:
         state = self._members.get(pool.name)
         down = state is not None and state.down_since is not None
+        if state is not None and state.room and not down:
+            # An attempt of another pool may have failed, and left room that nobody was told of.
+            pool.retry()
         timeout_s = self._options.hold_timeout_s if down else self._options.pool_timeout_s
         while (waiter := pool.longest_waiting()) is not None and now - waiter.waiting_since > timeout_s:
             error: PgambError

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 # How long running transactions may take to end after SIGTERM.
 DRAIN_S = 10.0
 _DRAIN_STEP_S = 0.05
+# As ReadyForQuery says it.
+_IDLE_STATUS = ord("I")
 
 
 class Service:
@@ -69,6 +71,7 @@ class Service:
             cert_file=options.registry_cert,
             key_file=options.registry_key,
         )
+        self.pools.refresh = self._registry.refresh
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
         self._reach = Reach(opener, asker, self.pools.used, verified=bool(static), unlisted=unlisted_members(static))
@@ -84,7 +87,7 @@ class Service:
             prober=self._prober,
             occupancy=self._occupancy,
             static=static,
-            refresh=getattr(self._registry, "refresh", lambda: None),
+            refresh=self._registry.refresh,
             tls=_application_tls(options),
         )
         self._listener = Listener(options.listen, self._desk.serve, self._spawn)
@@ -164,7 +167,7 @@ class Service:
         while self.relay.frontends and not self._hurry:
             last = loop.time() >= deadline
             for frontend in list(self.relay.frontends.values()):
-                if last or (frontend.backend is None and frontend.state_name == "idle"):
+                if last or _is_idle(frontend):
                     frontend.close(goodbye)
             if self.relay.frontends:
                 await asyncio.sleep(_DRAIN_STEP_S)
@@ -239,6 +242,14 @@ class Service:
     def _frontend_closed(self, frontend: Frontend) -> None:
         """An application has left; nothing of it stays."""
         self._occupancy.leave(frontend.group.database)
+
+
+def _is_idle(frontend: Frontend) -> bool:
+    """Tell whether nothing is under way in a session; one that is pinned may be idle, and has a backend."""
+    backend = frontend.backend
+    if backend is None:
+        return frontend.state_name == "idle"
+    return frontend.state_name == "active" and backend.owed == 0 and backend.status == _IDLE_STATUS
 
 
 async def serve(options: ClientOptions) -> None:
