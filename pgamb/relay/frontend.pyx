@@ -108,6 +108,7 @@ cdef class Frontend(Owner):
         self.parameters = parameters
         self.startup = startup
         self.ambiguous = parameters.ambiguous
+        self.serializable = parameters.serializable
         self.customs = frozenset([name for name in startup.items if b"." in name]) or None
         self.pins = PIN_SESSION_MODE if relay.session_mode else 0
         self.pure = True
@@ -375,6 +376,7 @@ cdef class Frontend(Owner):
         prepared = self.prepared
         if self.refusing:
             return self._skip_to_sync(data, size)
+        prepared.parameters = self.parameters
         scan = prepared.scan(data, size)
         end = prepared.end
         need = self._trusted(prepared.need)
@@ -459,7 +461,7 @@ cdef class Frontend(Owner):
         has not written, None if it has to wait for a primary.
         """
         cdef Pool pool
-        if not self.wrote and not self.pins and (
+        if not self.wrote and not self.pins and not self.serializable and (
             need & NEED_READ or need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY
         ):
             pool = self.group.choose_replica()
@@ -490,7 +492,8 @@ cdef class Frontend(Owner):
         if not need & NEED_READ:
             if not need & NEED_NEUTRAL:
                 self.pure = False
-                self.wrote = True
+                # What is refused in a READ ONLY transaction on a replica has written nothing.
+                self.wrote = self.wrote or not self.pool.replica
             if need & (NEED_SET | NEED_SETTINGS):
                 self.dirty = True
             if need & NEED_COMMITS:
@@ -615,6 +618,7 @@ cdef class Frontend(Owner):
         self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
         self.reset = False
         self.ambiguous = self.parameters.ambiguous
+        self.serializable = self.parameters.serializable
         if self.parameters is not found:
             # After a RESET: what the session asked for at its start is put back, and the application told so.
             self.state = RESTORING

@@ -47,12 +47,16 @@ class ParameterSet:
     Equal sets made by one `ParameterSets` are the same object, so that the data plane compares by identity.
     """
 
-    __slots__ = ("__weakref__", "ambiguous", "items")
+    __slots__ = ("__weakref__", "ambiguous", "items", "naming", "serializable")
 
     def __init__(self, items: Mapping[bytes, bytes]) -> None:
         self.items = dict(sorted(items.items()))
         # Whether a quote or a backslash in SQL may mean something else than it seems to.
         self.ambiguous = is_ambiguous(items)
+        # A standby refuses each statement of such a session, even the one that would reset the parameter.
+        self.serializable = items.get(b"default_transaction_isolation") == b"serializable"
+        # What decides which table a name means: the same text under another one may be another statement.
+        self.naming = (items.get(b"search_path"), items.get(b"role"))
 
     def __repr__(self) -> str:
         return f"<ParameterSet {self.items!r}>"

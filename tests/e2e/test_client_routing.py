@@ -1,0 +1,183 @@
+"""Where statements go, and what an application hears when the server that it went to is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from pgamb.demo.cluster import Cluster
+from tests.e2e.conftest import MakeCluster
+from tests.support.ambassador import Ambassador, running_ambassador
+from tests.support.waiting import wait_for
+
+Session = psycopg.Connection[Any]
+REPLICAS = {"pg2", "pg3"}
+MEMBER = "SELECT current_setting('cluster_name')"
+
+
+@pytest.fixture(scope="module")
+def ambassador(bare_cluster: Cluster) -> Iterator[Ambassador]:
+    with running_ambassador(bare_cluster.servers, "--pool-size", "5") as running:
+        wait_for(lambda: members_of_reads(running) == REPLICAS, 30, "reads are answered by both replicas")
+        yield running
+
+
+def connect(ambassador: Ambassador, **parameters: Any) -> Session:
+    return psycopg.connect(ambassador.dsn(), autocommit=True, **parameters)
+
+
+def ask(session: Session, sql: str = MEMBER) -> Any:
+    row = session.execute(sql).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def members_of_reads(ambassador: Ambassador, count: int = 12) -> set[Any]:
+    """Tell which members answer a read; each on a connection of its own."""
+    found = set()
+    for _ in range(count):
+        with connect(ambassador) as session:
+            found.add(ask(session))
+    return found
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    return wait_for(condition, 60, what)
+
+
+def test_reads_go_to_replicas(ambassador: Ambassador) -> None:
+    assert members_of_reads(ambassador, 20) == REPLICAS
+    with connect(ambassador) as session:
+        session.prepare_threshold = 0
+        assert {ask(session) for _ in range(20)} == REPLICAS
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT current_setting('cluster_name'), pg_is_in_recovery()",
+        "SELECT current_setting('cluster_name') FROM pg_class WHERE relname = 'pg_class' FOR SHARE",
+        "SELECT current_setting('cluster_name'), txid_current()",
+        "WITH w AS (INSERT INTO routed VALUES (1)) SELECT current_setting('cluster_name')",
+        "SELECT current_setting('cluster_name'), set_config('work_mem', '5MB', false)",
+        "INSERT INTO routed VALUES (2) RETURNING current_setting('cluster_name')",
+    ],
+)
+def test_what_is_no_proven_read_goes_to_the_primary(ambassador: Ambassador, bare_cluster: Cluster, sql: str) -> None:
+    bare_cluster.primary.query("CREATE TABLE IF NOT EXISTS routed (id int)")
+    with connect(ambassador) as session:
+        for _ in range(4):
+            assert ask(session, sql) == "pg1"
+
+
+def test_transactions_go_to_the_primary_unless_they_only_read(ambassador: Ambassador) -> None:
+    with connect(ambassador) as session, session.transaction():
+        assert ask(session) == "pg1"
+    with connect(ambassador) as session:
+        session.read_only = True
+        for _ in range(5):
+            with session.transaction():
+                first = ask(session)
+                assert first in REPLICAS
+                assert {ask(session) for _ in range(4)} == {first}
+                with pytest.raises(errors.ReadOnlySqlTransaction), session.transaction():
+                    session.execute("CREATE TABLE never ()")
+    with connect(ambassador) as session:
+        # SERIALIZABLE cannot run on a standby.
+        session.execute("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY")
+        assert ask(session) == "pg1"
+        session.execute("COMMIT")
+
+
+def test_a_session_that_defaults_to_serializable_reads_from_the_primary(ambassador: Ambassador) -> None:
+    with connect(ambassador, options="-c default_transaction_isolation=serializable") as session:
+        for _ in range(4):
+            assert ask(session) == "pg1"
+            assert ask(session, "SELECT count(*) >= 0 FROM pg_class") is True
+
+
+def test_who_wrote_reads_what_it_wrote(ambassador: Ambassador, bare_cluster: Cluster) -> None:
+    bare_cluster.primary.query("CREATE TABLE IF NOT EXISTS routed (id int)")
+    with connect(ambassador) as session:
+        assert ask(session) in REPLICAS
+        session.execute("INSERT INTO routed VALUES (77)")
+        for _ in range(5):
+            assert ask(session, "SELECT count(*) FROM routed WHERE id = 77") > 0
+            assert ask(session) == "pg1"
+        session.execute("DELETE FROM routed WHERE id = 77")
+        assert ask(session, "SELECT count(*) FROM routed WHERE id = 77") == 0
+    with connect(ambassador) as session:
+        assert ask(session) in REPLICAS
+
+
+def test_parameters_follow_to_every_member(ambassador: Ambassador) -> None:
+    with connect(ambassador, options="-c work_mem=9MB") as one, connect(ambassador) as two:
+        two.execute("SET search_path = pg_catalog")
+        for _ in range(6):
+            assert one.execute(MEMBER + ", current_setting('work_mem')").fetchone() in [(m, "9MB") for m in REPLICAS]
+            assert ask(two, "SHOW search_path") == "pg_catalog"
+        assert ask(one, "SHOW in_hot_standby") == "off"
+        assert one.info.parameter_status("in_hot_standby") == "off"
+
+
+def test_the_primary_stops_and_comes_back(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(agents=False, client=False, etcd=False)
+    with running_ambassador(cluster.servers, "--pool-size", "5", "--hold-timeout", "50") as ambassador:
+        until(lambda: members_of_reads(ambassador) == REPLICAS, "reads are answered by both replicas")
+        idle, busy, writing, pinned = [connect(ambassador) for _ in range(4)]
+        idle.execute("CREATE TABLE kept (id int)")
+        busy.execute("BEGIN")
+        busy.execute("INSERT INTO kept VALUES (1)")
+        pinned.execute("CREATE TEMP TABLE own ()")
+        cluster.servers[0].stop("immediate")
+        # Reads of new sessions go on, at replicas.
+        assert members_of_reads(ambassador, 6) <= REPLICAS
+        # The open transaction hears that it is lost, and its connection goes on.
+        with pytest.raises(errors.SerializationFailure, match="was lost") as caught:
+            busy.execute("INSERT INTO kept VALUES (2)")
+        assert caught.value.diag.message_hint == "Repeat the transaction."
+        with pytest.raises(errors.InFailedSqlTransaction):
+            busy.execute("SELECT 1")
+        busy.execute("ROLLBACK")
+        # A session's own state cannot be had again.
+        with pytest.raises(psycopg.OperationalError, match="temporary"):
+            pinned.execute("SELECT * FROM own")
+        assert pinned.closed
+        # A write is held, and done when there is a primary again.
+        began = time.monotonic()
+        cluster.servers[0].start()
+        writing.execute("INSERT INTO kept VALUES (3)")
+        assert time.monotonic() - began < 50
+        busy.execute("INSERT INTO kept VALUES (4)")
+        assert ask(idle, "SELECT array_agg(id ORDER BY id) FROM kept") == [3, 4]
+        for session in (idle, busy, writing):
+            session.close()
+
+
+def test_a_replica_dies_and_no_new_read_fails(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(agents=False, client=False, etcd=False)
+    with running_ambassador(cluster.servers, "--pool-size", "5") as ambassador:
+        until(lambda: members_of_reads(ambassador) == REPLICAS, "reads are answered by both replicas")
+        sessions = [connect(ambassador) for _ in range(6)]
+        transaction = connect(ambassador)
+        transaction.read_only = True
+        transaction.autocommit = False
+        victim = ask(transaction)
+        cluster.server(victim).kill()
+        others = REPLICAS - {victim} | {"pg1"}
+        for _ in range(10):
+            assert {ask(session) for session in sessions} <= others
+        with pytest.raises(errors.SerializationFailure):
+            transaction.execute("SELECT 1")
+        transaction.rollback()
+        assert ask(transaction) in others
+        transaction.close()
+        cluster.server(victim).start()
+        until(lambda: victim in members_of_reads(ambassador, 6), "the replica takes part again")
+        for session in sessions:
+            session.close()
