@@ -17,6 +17,7 @@ cdef class Prepared:
     cdef readonly dict names        # bytes -> Statement
     cdef Statement unnamed
     cdef Statements statements
+    cdef object parameters          # ParameterSet under which the next batch is prepared
     cdef int limit                  # statements per backend
     # What the last `scan` found.
     cdef list found                 # a Statement or None for each Parse, Bind and Describe

@@ -136,7 +136,7 @@ cdef class Prepared:
         cdef bytes oids = PyBytes_FromStringAndSize(types, end - types)
         if body[0] == 0:
             return self.statements.unnamed(text, oids)
-        return self.statements.of(text, oids)
+        return self.statements.of(text, oids, self.parameters.naming)
 
     cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending):
         """Return the statement that a Bind or a Describe speaks of, None if there is none of that name."""

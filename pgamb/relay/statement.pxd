@@ -36,10 +36,10 @@ cdef class Statement:
 
 
 cdef class Statements:
-    cdef object canonical           # WeakValueDictionary: (sql, types) -> Statement
+    cdef object canonical           # WeakValueDictionary: (sql, types, naming) -> Statement
     cdef Plans plans
     cdef unsigned long long issued
 
-    cdef Statement of(self, bytes sql, bytes types)
+    cdef Statement of(self, bytes sql, bytes types, object naming)
     cdef Statement unnamed(self, bytes sql, bytes types)
     cdef int renew(self) except -1

@@ -123,8 +123,9 @@ cdef class Statements:
         self.plans = plans
         self.canonical = weakref.WeakValueDictionary()
 
-    cdef Statement of(self, bytes sql, bytes types):
-        cdef Statement statement = self.canonical.get((sql, types))
+    cdef Statement of(self, bytes sql, bytes types, object naming):
+        """Return the statement of all sessions that prepare this under the same `ParameterSet.naming`."""
+        cdef Statement statement = self.canonical.get((sql, types, naming))
         if statement is None:
             statement = Statement()
             statement.sql = sql
@@ -132,7 +133,7 @@ cdef class Statements:
             self.issued += 1
             statement.name = b"pgamb_%d" % self.issued
             statement.plan = self.plans.of(sql)
-            self.canonical[(sql, types)] = statement
+            self.canonical[(sql, types, naming)] = statement
         return statement
 
     cdef int renew(self) except -1:
