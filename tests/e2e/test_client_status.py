@@ -220,14 +220,16 @@ def test_sessions_by_what_they_do(watched: Watched, postgres: PostgresServer) ->
         pinned.execute("LISTEN news")
         with watched.connect() as queued, ThreadPoolExecutor() as threads:
             # The third backend of three, and one session more.
-            asleep = threads.submit(other.execute, "SELECT pg_sleep(600)")
-            wait_for(lambda: page.look().sessions.by_state["running"] == 1, DEADLINE_S, "one session runs")
-            waits = threads.submit(queued.execute, "SELECT 1")
-            wait_for(lambda: page.look().sessions.by_state["waiting"] == 1, DEADLINE_S, "one session waits")
-            seen = page.look()
-            series = page.metrics()
-            text = page.get("/")[1]
-            other.cancel_safe()
+            asleep = threads.submit(other.execute, "SELECT pg_sleep(60)")
+            try:
+                wait_for(lambda: page.look().sessions.by_state["running"] == 1, DEADLINE_S, "one session runs")
+                waits = threads.submit(queued.execute, "SELECT 1")
+                wait_for(lambda: page.look().sessions.by_state["waiting"] == 1, DEADLINE_S, "one session waits")
+                seen = page.look()
+                series = page.metrics()
+                text = page.get("/")[1]
+            finally:
+                other.cancel_safe()
             with pytest.raises(psycopg.errors.QueryCanceled):
                 asleep.result(DEADLINE_S)
             waits.result(DEADLINE_S)
