@@ -15,7 +15,7 @@ from pgamb.client.opener import Opened, Opener
 from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member
 from pgamb.session.backend_login import Credentials
-from pgamb.session.parameters import EMPTY, ParameterSet, ParameterSets, is_ambiguous, settings_query
+from pgamb.session.parameters import EMPTY, ParameterSet, ParameterSets, is_ambiguous, items_of_rows, settings_query
 from pgamb.session.query import simple_query
 from pgamb.wire import messages
 from pgamb.wire.startup import parse_options
@@ -91,11 +91,7 @@ class Welcomer:
     async def _learn(self, opened: Opened, database: str, user: str, startup: Mapping[str, str]) -> Welcome:
         rows = await opened.channel.converse(simple_query(messages.decode_text(settings_query(_custom_names(startup)))))
         await opened.channel.send(messages.terminate())
-        items = {
-            messages.encode_text(name): messages.encode_text(value)
-            for name, value in rows
-            if name is not None and value is not None
-        }
+        items = items_of_rows([None if value is None else messages.encode_text(value) for value in row] for row in rows)
         reported = dict(opened.greeting.parameters)
         # What the role or database sets by itself counts as well, for those that change how SQL is to be read.
         for name in {"standard_conforming_strings", "client_encoding"} & reported.keys():

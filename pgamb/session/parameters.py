@@ -6,19 +6,30 @@ function's side effects are all exact, and pgamb need not understand any of them
 
 Custom parameters (`SET tenant.id = ...`, which row-level security stands on) are the exception: PostgreSQL lists them
 nowhere. Their names are told from the SQL that sets them (`session.custom`), and asked for one by one.
+
+Names and values are kept in the encoding of the database, and travel as ASCII in both directions: the session that sets
+a value and the one that had a backend before may use different client encodings.
 """
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 
+
+def _as_ascii(text: bytes) -> bytes:
+    """Return the SQL that gives a text with what is not ASCII as backslash and octal number; `_plain` undoes it."""
+    return b"pg_catalog.encode(pg_catalog.convert_to(" + text + b", pg_catalog.getdatabaseencoding()), 'escape')"
+
+
 # `role` is not among pg_settings. Operators are qualified: a session's search_path may hide them.
 SETTINGS_QUERY = (
-    b"SELECT name, setting FROM pg_catalog.pg_settings"
+    b"SELECT " + _as_ascii(b"name") + b", " + _as_ascii(b"setting") + b" FROM pg_catalog.pg_settings"
     b" WHERE source OPERATOR(pg_catalog.=) ANY ('{session,client}'::pg_catalog.text[])"
-    b" UNION ALL SELECT 'role', pg_catalog.current_setting('role')"
-    b" WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'"
+    b" UNION ALL SELECT 'role', "
+    + _as_ascii(b"pg_catalog.current_setting('role')")
+    + b" WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'"
 )
 
 
@@ -31,8 +42,14 @@ def settings_query(custom: Iterable[bytes] = ()) -> bytes:
     if not names:
         return SETTINGS_QUERY
     return (
-        SETTINGS_QUERY + b" UNION ALL SELECT custom.name, pg_catalog.current_setting(custom.name, true)"
-        b" FROM (VALUES " + names + b") AS custom (name) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_settings AS known"
+        SETTINGS_QUERY
+        + b" UNION ALL SELECT "
+        + _as_ascii(b"custom.name")
+        + b", "
+        + _as_ascii(b"pg_catalog.current_setting(custom.name, true)")
+        + b" FROM (VALUES "
+        + names
+        + b") AS custom (name) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_settings AS known"
         b" WHERE pg_catalog.lower(known.name) OPERATOR(pg_catalog.=) custom.name)"
     )
 
@@ -89,6 +106,18 @@ def is_ambiguous(parameters: Mapping[bytes, bytes]) -> bool:
 EMPTY = ParameterSet({})
 
 
+def items_of_rows(rows: Iterable[Sequence[bytes | None]]) -> dict[bytes, bytes]:
+    """Return the names and values that `SETTINGS_QUERY` has reported."""
+    return {_plain(row[0]): _plain(row[1]) for row in rows if row[0] is not None and row[1] is not None}
+
+
+_ESCAPE = re.compile(rb"\\(?:\\|([0-7]{3}))")
+
+
+def _plain(text: bytes) -> bytes:
+    return _ESCAPE.sub(lambda found: bytes([int(found[1], 8)]) if found[1] else b"\\", text)
+
+
 class ParameterSets:
     """Makes equal sets the same object for as long as somebody holds it."""
 
@@ -109,7 +138,7 @@ class ParameterSets:
 
     def of_rows(self, rows: Iterable[Sequence[bytes | None]]) -> ParameterSet:
         """Return the set that `SETTINGS_QUERY` has reported."""
-        return self.of({row[0]: row[1] for row in rows if row[0] is not None and row[1] is not None})
+        return self.of(items_of_rows(rows))
 
     def overlay(self, below: ParameterSet, above: ParameterSet, *, after_reset: bool = False) -> ParameterSet:
         """Return `above` with what only `below` has.
@@ -129,8 +158,13 @@ class ParameterSets:
 def _set_config(name: bytes, value: bytes | None) -> bytes:
     # A null resets. E'' means the same whatever standard_conforming_strings is.
     text = b"NULL" if value is None else _literal(value)
-    return b"pg_catalog.set_config(" + _literal(name) + b", " + text + b", false)"
+    # What it returns might have no equivalent in the client encoding.
+    return b"pg_catalog.set_config(" + _literal(name) + b", " + text + b", false) IS NULL"
 
 
 def _literal(value: bytes) -> bytes:
-    return b"E'" + value.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
+    """Quote so that it means the same in every client encoding, and whatever standard_conforming_strings is."""
+    quoted = value.replace(b"\\", b"\\\\").replace(b"'", b"''")
+    if not quoted.isascii():
+        quoted = b"".join(b"\\%03o" % byte if byte >= 0x80 else bytes([byte]) for byte in quoted)
+    return b"E'" + quoted + b"'"

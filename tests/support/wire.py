@@ -129,6 +129,11 @@ class Wire:
         self.send(messages.query(sql))
         return self.until_ready()
 
+    def query_bytes(self, sql: bytes) -> list[Message]:
+        """Run a simple query in whatever encoding it is."""
+        self.send(messages.query(sql))
+        return self.until_ready()
+
     def value(self, sql: str) -> str | None:
         """Run a simple query and return the first value of its last row. Raises AssertionError on an error."""
         rows = [message for message in self.query(sql) if message.type == ord("D")]
