@@ -28,7 +28,7 @@ def neighbour(path: Path) -> Iterator[Wire]:
 
 
 @pytest.mark.parametrize("length", [-1, 0, 3, 2**31 - 1])
-@pytest.mark.parametrize("before", [b"", parse("", "SELECT 1") + bind("", "") + execute("")])
+@pytest.mark.parametrize("before", [b"", parse("", "SELECT 1") + bind("", "") + execute("")], ids=["first", "batch"])
 def test_an_impossible_length_ends_the_connection(path: Path, neighbour: Wire, length: int, before: bytes) -> None:
     for kind in TYPES.encode("latin-1"):
         with path.through() as wire:
