@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def test_random_bytes_are_harmless(path: Path, neighbour: Wire) -> None:
 def test_random_messages_are_harmless(path: Path, neighbour: Wire) -> None:
     """Whatever follows, whoever comes next finds a clean backend."""
     chance = random.Random(5)
-    for _ in range(40):
+    for _ in range(4000 if os.environ.get("PGAMB_TEST_LONG") else 40):
         with path.through() as wire:
             for _ in range(chance.randint(1, 12)):
                 body = chance.choice((b"", b"\0", b"\0\0", b"S\0", b"P\0", b"x\0SELECT 1\0\0\0", chance.randbytes(9)))

@@ -70,6 +70,7 @@ PASSED = {
 OTHERS = {
     "ready_twice": Script(ANSWER + READY),
     "answers_twice": Script(ANSWER + ANSWER),
+    "commits_and_answers": Script(messages.command_complete("COMMIT") + READY + ANSWER),
     "leaves_within_a_large_row": Script(COLUMN + row(b"x" * (1 << 20))[:-10], True),
     "fatal": Script(error(S="FATAL", V="FATAL", C="57014", M="enough of you"), True),
     "shutdown": Script(error(S="FATAL", V="FATAL", C="57P01", M="administrator"), True),
@@ -150,6 +151,24 @@ def test_more_than_was_asked_for_reaches_nobody(wire: Wire, name: str) -> None:
     for _ in range(8):
         assert kinds(wire.query(f"SELECT 'misbehave:{name}'")) == "TDCZ"
         assert wire.value("SELECT 'mine'") == "mine"
+
+
+def test_an_answer_too_many_is_not_the_next_session_s(wire: Wire, ambassador: Ambassador) -> None:
+    # Whoever waited for this backend got it while the second answer was still to be read, and took that for its own.
+    password = ambassador.servers[0].credentials.superuser
+    with (
+        Wire(ambassador.port).log_in(password) as second,
+        Wire(ambassador.port).log_in(password) as third,
+        Wire(ambassador.port).log_in(password) as late,
+    ):
+        for holder in (second, third, wire):
+            # With the neighbour's, these are all backends that there may be.
+            assert kinds(holder.query("BEGIN; SELECT 1")) == "CTDCZ"
+        late.send(query("SELECT 'mine'"))
+        assert kinds(wire.query("COMMIT -- misbehave:commits_and_answers")) == "CZ"
+        found = late.until_ready()
+        assert kinds(found) == "TDCZ"
+        assert messages.parse_data_row(found[1].payload) == [b"mine"]
 
 
 def test_half_a_large_row_cannot_be_finished(wire: Wire) -> None:
