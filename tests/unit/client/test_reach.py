@@ -115,7 +115,8 @@ async def test_nobody_answers() -> None:
 
 @pytest.mark.parametrize("sqlstate", ["28P01", "28000", "3D000"])
 async def test_a_server_that_judges_log_ins_is_there(sqlstate: str) -> None:
-    assert (await reach(FakeOpener(pg1=refusal(sqlstate))).readiness(WHOLE, None)).ready
+    alone = Topology("db", (PG1,), PrimaryRecord("pg1", 1))
+    assert (await reach(FakeOpener(pg1=refusal(sqlstate))).readiness(alone, None)).ready
 
 
 async def test_a_member_that_is_marked_down_is_not_asked() -> None:
