@@ -35,7 +35,8 @@ class Canceller:
             frontend.fail_waiting(QueryCanceled("canceling statement due to user request"))
             return
         backend = frontend.backend
-        if backend is None or not backend.owed:
+        if backend is None or not backend.owed or frontend.state_name in ("asking", "restoring"):
+            # What it was meant for has ended; what runs now is ours.
             return
         opened = self._pools.address_of(backend)
         pool = frontend.pool
