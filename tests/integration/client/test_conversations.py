@@ -9,8 +9,10 @@ from pgamb.wire.messages import parse_error_fields
 from tests.integration.client.conftest import Path
 from tests.support.conversations import CONVERSATIONS, PREPARE_SQL, Step
 from tests.support.cutting import AtRandom, Cut, byte_by_byte, whole
+from tests.support.malformed import MALFORMED
 from tests.support.wire import Wire, errors
 
+SAID = CONVERSATIONS | MALFORMED
 CUTS: dict[str, Cut] = {"whole": whole, "bytes": byte_by_byte, "random": AtRandom(11), "pieces": AtRandom(5, 60)}
 
 
@@ -48,14 +50,14 @@ def show(message: Message) -> str:
 def direct(path: Path) -> dict[str, list[str]]:
     """What PostgreSQL itself answers."""
     answers = {}
-    for name, steps in CONVERSATIONS.items():
+    for name, steps in SAID.items():
         prepare(path)
         with path.direct() as wire:
             answers[name] = hold(wire, steps)
     return answers
 
 
-@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("name", SAID)
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_conversation_is_the_same(path: Path, direct: dict[str, list[str]], name: str, cut: str) -> None:
     prepare(path)
@@ -63,6 +65,6 @@ def test_a_conversation_is_the_same(path: Path, direct: dict[str, list[str]], na
         # Whichever backend the last one used, and however it left it.
         with path.through_relay() as wire:
             path.cut(CUTS[cut])
-            assert hold(wire, CONVERSATIONS[name]) == direct[name]
+            assert hold(wire, SAID[name]) == direct[name]
     finally:
         path.cut(whole)
