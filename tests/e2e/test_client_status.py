@@ -2,108 +2,31 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import psycopg
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.postgres import PostgresServer
 from pgamb.demo.process import ChildProcess, clean_environment
 from pgamb.observe.http import MOST_CONNECTIONS
 from pgamb.observe.metrics import METRICS
-from pgamb.observe.snapshot import Snapshot
 from tests.support import free_port, wait_for
 from tests.support.ambassador import Ambassador, running_ambassador
 from tests.support.servers import running_postgres, server_folder
+from tests.support.status_page import Page
 
 DEADLINE_S = 30.0
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=DEADLINE_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The status page of an ambassador; `where` is a port, or the file of a unix socket."""
-
-    where: int | str
-
-    def request(self, path: str, method: str = "GET") -> tuple[int, Mapping[str, str], str]:
-        connection = (
-            UnixConnection(self.where)
-            if isinstance(self.where, str)
-            else http.client.HTTPConnection("127.0.0.1", self.where, timeout=DEADLINE_S)
-        )
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read().decode()
-        finally:
-            connection.close()
-
-    def get(self, path: str) -> tuple[int, str]:
-        status, _, text = self.request(path)
-        return status, text
-
-    def serves(self) -> bool:
-        try:
-            return self.get("/healthz") == (200, "ok\n")
-        except OSError:
-            return False
-
-    def look(self) -> Snapshot:
-        status, text = self.get("/status.json")
-        assert status == 200, text
-        return msgspec.json.decode(text, type=Snapshot)
-
-    def metrics(self) -> dict[str, float]:
-        """Read all series, named as in PromQL: `name{label="value"}`, with labels in order."""
-        status, text = self.get("/metrics")
-        assert status == 200, text
-        series: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
-                key = f"{sample.name}{{{labels}}}" if labels else sample.name
-                assert key not in series, f"{key} occurs twice"
-                series[key] = sample.value
-        return series
-
-    def wait_ready(self, ready: bool) -> str:
-        """Wait until /readyz says so; return its reason."""
-        status = 200 if ready else 503
-        reasons: list[str] = []
-
-        def says_so() -> bool:
-            answer, text = self.get("/readyz")
-            reasons.append(text)
-            return answer == status
-
-        wait_for(says_so, DEADLINE_S, f"/readyz is {status}")
-        return reasons[-1]
 
 
 @dataclass(frozen=True, slots=True)
