@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
 import click
-import uvloop
 
 from pgamb.cli.check_files import check_files
 from pgamb.cli.check_listen import check_listen
@@ -41,7 +40,7 @@ Exit status: 0  everything works
 def _check(**given: object) -> int:
     # Everything that there is to say is a finding.
     setup_logging("text", "error")
-    return uvloop.run(_run(given))
+    return asyncio.run(_run(given))
 
 
 async def _run(given: dict[str, object]) -> int:

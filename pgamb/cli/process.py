@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TypeVar
 
-import uvloop
-
 from pgamb.config import Loaded, ProcessOptions, bind_error
 from pgamb.errors import ConfigError, PgambError
 from pgamb.observe.logs import setup_logging
+from pgamb.relay.loop import SharedLoop
 
 Options = TypeVar("Options", bound=ProcessOptions)
 
@@ -26,7 +26,7 @@ _BIND_PLACE = re.compile(r"address \('([^']+)', ([0-9]+)")
 
 
 def run(serve: Callable[[], Coroutine[object, object, None]], loaded: Loaded[Options]) -> None:
-    """Run `serve` on uvloop until it ends.
+    """Run `serve` until it ends, on a loop that both planes share.
 
     Raises the PgambError that ended it, or a ConfigError for an address that cannot be bound. Anything else is a
     defect of ours: it is logged with its traceback, and the exit status is 1.
@@ -35,7 +35,8 @@ def run(serve: Callable[[], Coroutine[object, object, None]], loaded: Loaded[Opt
     for oddity in loaded.warnings:
         log.warning("config.odd", extra={"kv": {"what": oddity.message, "hint": oddity.hint}})
     try:
-        uvloop.run(serve())
+        with asyncio.Runner(loop_factory=SharedLoop) as runner:
+            runner.run(serve())
     except Exception as error:
         reason = explain(error)
         if reason is not None:

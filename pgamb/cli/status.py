@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import click
 import msgspec
-import uvloop
 from rich.console import Console
 from rich.live import Live
 
@@ -38,7 +38,7 @@ def _status(**given: object) -> int:
     # What the registry's client has to say of an outage is in the picture, or in the error that ends us.
     setup_logging("text", "error")
     try:
-        return uvloop.run(_show(options, as_json=as_json, watch=watch))
+        return asyncio.run(_show(options, as_json=as_json, watch=watch))
     except KeyboardInterrupt:
         if watch:
             return 0

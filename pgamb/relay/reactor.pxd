@@ -1,10 +1,12 @@
-"""The event loop of the data plane: one epoll instance, nested in asyncio's.
+"""The data plane's share of the event loop: descriptors that are served in C.
 
-`Reactor` waits for many `Source`s; a `Source` is anything with one file descriptor. A source is told of readiness
-by `on_ready` and changes what it waits for by `Source.watch`. Everything runs on the thread of the asyncio loop.
+A `Source` is anything with one file descriptor; a `Reactor` calls its `on_ready` when that is ready. A source changes
+what it waits for by `Source.watch`. Everything runs on the thread of the asyncio loop.
 """
 
 from libc.stdint cimport uint32_t
+
+from pgamb.relay.epoll cimport epoll_event
 
 
 cdef class Source:
@@ -21,6 +23,7 @@ cdef class Source:
 cdef class Reactor:
     cdef readonly int epoll_fd
     cdef object loop
+    cdef bint nested                # the epoll instance is our own, and asyncio's waits for it
     cdef list slots                 # fd -> Source, None where there is none
     cdef list deferred              # callables to run after the current batch
     cdef object on_error
@@ -34,6 +37,9 @@ cdef class Reactor:
     cdef int add(self, Source source, uint32_t interest) except -1
     cdef int modify(self, Source source, uint32_t interest) except -1
     cdef int remove(self, Source source) except -1
+    cdef Source source_of(self, int fd)
+    cdef int serve(self, Source source, uint32_t events) except -1
+    cdef int end_batch(self) except -1
     cpdef int poll(self) except -1
     cdef int defer(self, object callback) except -1
 

@@ -1,83 +1,27 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The event loop of the data plane: one epoll instance, nested in asyncio's.
+"""The data plane's share of the event loop: descriptors that are served in C.
 
-Responsibility: wait for many descriptors at the price of one wake-up of the asyncio loop, and call `on_ready` on
-the sources behind them, in C.
+Responsibility: know which descriptor belongs to which `Source`, and call its `on_ready`.
+
+There are two ways to wait. In `pgamb client` the asyncio loop's own selector is `relay.selector.Selector`: one epoll
+instance holds the descriptors of both planes, and those of the data plane are served before asyncio hears of a turn.
+On any other loop the reactor has an epoll instance of its own, nested in the loop's.
 
 Invariants:
 * a descriptor is registered for exactly one live `Source`, and is closed only after it was removed;
-* an exception in one source's `on_ready` closes that source alone (through `on_error`) and never the reactor;
-* `poll` serves at most MAX_BATCH events a round, for TURN_S at most, so that asyncio's own work always has its turn.
-
-While there is traffic, `poll` lingers: having served a batch, it waits LINGER_NS for the next one before it goes back
-to the asyncio loop. A reply that arrives some tens of microseconds after its request then costs no second turn of that
-loop, which is several times as dear as ours. Timers and the control plane are late by TURN_S at most for it, and
-`give_way` spares them even that where something is known to wait.
+* an exception in one source's `on_ready` closes that source alone (through `on_error`) and never the reactor.
 """
 
-from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport errno
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport malloc, free
 from posix.unistd cimport close
 import os
 
-
-cdef extern from "<sys/epoll.h>" nogil:
-    enum:
-        EPOLLIN
-        EPOLLOUT
-        EPOLL_CLOEXEC
-        EPOLL_CTL_ADD
-        EPOLL_CTL_DEL
-        EPOLL_CTL_MOD
-    ctypedef union epoll_data_t:
-        uint64_t u64
-        int fd
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
-
-cdef extern from "<sys/syscall.h>" nogil:
-    enum:
-        SYS_epoll_pwait2
-    long syscall(long number, ...)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    enum:
-        CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec* into)
-
-
-cdef enum:
-    MAX_BATCH = 256
-    # Longer than a short query takes, shorter than anybody notices.
-    LINGER_NS = 200000
-
-cdef double TURN_S = 0.001
-
-
-cdef double _now_s() noexcept nogil:
-    cdef timespec moment
-    clock_gettime(CLOCK_MONOTONIC, &moment)
-    return moment.tv_sec + moment.tv_nsec * 1e-9
-
-
-cdef int _wait(int epoll_fd, epoll_event* events, long timeout_ns) noexcept nogil:
-    """Wait with a finer clock than epoll_wait has; where the kernel (before 5.11) cannot, do not wait."""
-    cdef timespec timeout
-    cdef int count
-    timeout.tv_sec = 0
-    timeout.tv_nsec = timeout_ns
-    count = <int> syscall(SYS_epoll_pwait2, epoll_fd, events, MAX_BATCH, &timeout, NULL, 0)
-    if count < 0 and errno != EINTR:
-        return epoll_wait(epoll_fd, events, MAX_BATCH, 0)
-    return count
+from pgamb.relay.epoll cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAX_BATCH, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait,
+)
 
 
 cdef class Source:
@@ -118,7 +62,7 @@ cdef class Source:
 
 
 cdef class Reactor:
-    """An epoll instance whose own descriptor the asyncio loop waits for.
+    """Serves sources on an asyncio loop.
 
     `on_error(source, exception)` hears of a source whose `on_ready` raised; it must close that source.
     """
@@ -135,6 +79,11 @@ cdef class Reactor:
         self.on_error = on_error
         self.slots = []
         self.deferred = []
+        selector = getattr(loop, "selector", None)
+        if selector is not None:
+            self.epoll_fd = selector.share(self)
+            return
+        self.nested = True
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             raise OSError(errno, os.strerror(errno))
@@ -143,15 +92,18 @@ cdef class Reactor:
     def __dealloc__(self):
         free(self.scratch)
         free(self.staging)
-        if self.epoll_fd >= 0:
+        if self.nested and self.epoll_fd >= 0:
             close(self.epoll_fd)
 
     def close(self):
         """Stop waiting; sources that are still registered are forgotten, not closed."""
         if self.epoll_fd < 0:
             return
-        self.loop.remove_reader(self.epoll_fd)
-        close(self.epoll_fd)
+        if self.nested:
+            self.loop.remove_reader(self.epoll_fd)
+            close(self.epoll_fd)
+        else:
+            self.loop.selector.unshare()
         self.epoll_fd = -1
         self.slots = []
 
@@ -210,33 +162,35 @@ cdef class Reactor:
         """Let the asyncio loop have its turn as soon as what is being served is done."""
         self.yielding = True
 
-    cpdef int poll(self) except -1:
-        """Serve what is ready, then whatever becomes ready within a moment."""
-        cdef epoll_event[MAX_BATCH] events
-        cdef int count, i, fd
-        cdef Source source
-        cdef double end_s
-        self.wakeups += 1
-        self.yielding = False
-        count = epoll_wait(self.epoll_fd, events, MAX_BATCH, 0)
-        if count <= 0:
-            return 0
-        end_s = _now_s() + TURN_S
-        while count > 0:
-            self.events += count
-            for i in range(count):
-                fd = events[i].data.fd
-                # A source closed, or even replaced, earlier in this round has left or changed its slot.
-                source = <Source> self.slots[fd]
-                if source is None:
-                    continue
-                try:
-                    source.on_ready(events[i].events)
-                except Exception as error:
-                    self.on_error(source, error)
-            if self.deferred:
-                self.run_deferred()
-            if self.yielding or self.epoll_fd < 0 or _now_s() >= end_s:
-                break
-            count = _wait(self.epoll_fd, events, LINGER_NS)
+    cdef Source source_of(self, int fd):
+        """Return the source behind a descriptor, None if there is none (any more)."""
+        return <Source> self.slots[fd] if fd < len(self.slots) else None
+
+    cdef int serve(self, Source source, uint32_t events) except -1:
+        """Tell one source that it is ready."""
+        self.events += 1
+        try:
+            source.on_ready(events)
+        except Exception as error:
+            self.on_error(source, error)
         return 0
+
+    cdef int end_batch(self) except -1:
+        """Do what had to wait until all sources of a batch were served."""
+        if self.deferred:
+            self.run_deferred()
+        return 0
+
+    cpdef int poll(self) except -1:
+        """Serve what is ready in an epoll instance of our own."""
+        cdef epoll_event[MAX_BATCH] events
+        cdef int count, i
+        cdef Source source
+        self.wakeups += 1
+        count = epoll_wait(self.epoll_fd, events, MAX_BATCH, 0)
+        for i in range(count):
+            # A source closed, or even replaced, earlier in this round has left or changed its slot.
+            source = self.source_of(events[i].data.fd)
+            if source is not None:
+                self.serve(source, events[i].events)
+        return self.end_batch()

@@ -34,7 +34,7 @@ NOT_EVEN_BELOW = {"demo": frozenset({"config", "relay", "routing", "session", "w
 PURE = frozenset({"wire", "session", "routing", "errors"})
 IMPURE_MODULES = frozenset(
     {"asyncio", "logging", "os", "random", "secrets", "select", "selectors", "signal", "socket", "ssl"}
-    | {"subprocess", "threading", "time", "uvloop"}
+    | {"subprocess", "threading", "time"}
 )
 IMPURE_C_PREFIXES = ("posix", "cpython.time", "libc.time", "libc.signal", "libc.stdio")
 
