@@ -18,7 +18,7 @@ cdef class Owner(Stream):
     cdef int backend_granted(self, Backend backend) except -1
     cdef int checkout_failed(self, object error) except -1
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
-    cdef int on_error(self, Backend backend) except -1
+    cdef bytes on_error(self, Backend backend, bytes payload)
     cdef int on_parameter(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
@@ -59,6 +59,7 @@ cdef class Backend(Stream):
     cdef public double idle_since
     cdef public double checked_out_at
     cdef public int cancels         # cancel requests under way
+    cdef public int sequences_of    # pid of the session that used it last for what may have called nextval(); 0: nobody
     cdef public bint tainted        # not to be used again
     cdef bint stale                 # the last error says that a prepared statement has outlived its table's shape
     cdef readonly bint in_recovery  # what it last said

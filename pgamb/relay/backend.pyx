@@ -50,8 +50,8 @@ cdef class Owner(Stream):
         """A statement of the application's was completed with this tag (without its closing zero)."""
         raise NotImplementedError
 
-    cdef int on_error(self, Backend backend) except -1:
-        """An ErrorResponse is on its way to the application."""
+    cdef bytes on_error(self, Backend backend, bytes payload):
+        """An ErrorResponse is on its way to the application; return it in the session's own words."""
         raise NotImplementedError
 
     cdef int on_parameter(self, Backend backend) except -1:
@@ -428,6 +428,7 @@ cdef class Backend(Stream):
         cdef list undone
         cdef Effect effect
         cdef bint first
+        cdef bytes told
         cdef bytes payload = PyBytes_FromStringAndSize(buffer + position + 5, total - 5)
         if _is_fatal(buffer + position + 5, total - 5):
             self._give(buffer + start, position - start, False)
@@ -443,7 +444,7 @@ cdef class Backend(Stream):
             if self.replies.effects and self.replies.first in self.replies.effects:
                 self._undo(self.replies.effects.pop(self.replies.first), True)
             if owner is not None:
-                owner.on_error(self)
+                owner.on_error(self, payload)
             return 1
         # The extended protocol: PostgreSQL skips to the next Sync.
         self.copying_in = False
@@ -457,7 +458,12 @@ cdef class Backend(Stream):
             self._undo(effect, first and not undone)
         self.skipping = self.replies.count == 0
         if owner is not None:
-            owner.on_error(self)
+            told = owner.on_error(self, payload)
+            if told is not payload and read_u32(buffer + position + 1) + 1 == total:
+                self._give(buffer + start, position - start, True)
+                told = b"E" + (len(told) + 4).to_bytes(4, "big") + told
+                self._give(PyBytes_AS_STRING(told), PyBytes_GET_SIZE(told), True)
+                return 0
         return 1
 
     cdef int _undo(self, Effect effect, bint failed) except -1:

@@ -85,7 +85,7 @@ cdef class Frontend(Owner):
     cdef int backend_granted(self, Backend backend) except -1
     cdef int checkout_failed(self, object error) except -1
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
-    cdef int on_error(self, Backend backend) except -1
+    cdef bytes on_error(self, Backend backend, bytes payload)
     cdef int on_parameter(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
@@ -107,3 +107,6 @@ cdef class Frontend(Owner):
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept
 
     cdef int _terminate(self) except -1
+
+    cdef int _mark_sequences(self) except -1
+    cdef int _ask_sequences(self) except -1

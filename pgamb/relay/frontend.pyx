@@ -42,6 +42,7 @@ cdef int NEED_NEUTRAL = int(Need.NEUTRAL)
 cdef int NEED_BEGIN = int(Need.BEGIN)
 cdef int NEED_READ_ONLY = int(Need.READ_ONLY)
 cdef int NEED_END = int(Need.END)
+cdef int NEED_SEQUENCE = int(Need.SEQUENCE)
 cdef int NEED_COMMITS = int(Need.COMMITS)
 cdef int NEED_SET = int(Need.SET)
 cdef int NEED_SETTINGS = int(Need.SETTINGS)
@@ -55,6 +56,7 @@ SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
 cdef int PIN_UNCLEAN = int(Pin.LOAD | Pin.OTHER)
 # Pin bits of our own, above those of a statement.
 cdef int PIN_SESSION_MODE = 1 << 30
+cdef int PIN_SEQUENCES = 1 << 29
 cdef int PIN_PARAMETER = int(Pin.PARAMETER)
 
 
@@ -140,6 +142,8 @@ cdef class Frontend(Owner):
         names = [pin.name.lower() for pin in Pin if pin & self.pins]
         if self.pins & PIN_SESSION_MODE:
             names.append("session_mode")
+        if self.pins & PIN_SEQUENCES:
+            names.append("sequences")
         return names
 
     # Input.
@@ -448,7 +452,10 @@ cdef class Frontend(Owner):
             self.group.hold(self)
             return 0
         self.pool = pool
-        backend = pool.acquire(self, self.parameters)
+        if need & NEED_SEQUENCE:
+            backend = pool.acquire_again(self, self.pid)
+        if backend is None:
+            backend = pool.acquire(self, self.parameters)
         if backend is None:
             self._wait()
             pool.enqueue(self)
@@ -490,7 +497,10 @@ cdef class Frontend(Owner):
         self.pins |= pins
         self.unpins |= unpins
         if not need & NEED_READ:
+            if need & NEED_SEQUENCE:
+                self._ask_sequences()
             if not need & NEED_NEUTRAL:
+                self._mark_sequences()
                 self.pure = False
                 # What is refused in a READ ONLY transaction on a replica has written nothing.
                 self.wrote = self.wrote or not self.pool.replica
@@ -504,6 +514,32 @@ cdef class Frontend(Owner):
             self.customs = customs if self.customs is None else self.customs | customs
             if len(self.customs) > CUSTOMS:
                 self.pins |= PIN_PARAMETER
+        return 0
+
+    cdef int _mark_sequences(self) except -1:
+        """What is being sent may call nextval(): from now on the backend remembers that of this session.
+
+        Where sessions are known to ask for it later, they keep the backend, and find nothing of others in it.
+        """
+        cdef Backend backend = self.backend
+        if backend.sequences_of != self.pid and self.group.asks_sequences and not backend.batch_open:
+            if backend.sequences_of and not self.pins & PIN_SESSION_MODE:
+                backend.inject_query(b"DISCARD SEQUENCES", 0)
+            self.pins |= PIN_SEQUENCES
+        backend.sequences_of = self.pid
+        return 0
+
+    cdef int _ask_sequences(self) except -1:
+        """currval() or lastval() is being sent: another session's value must never be the answer.
+
+        Without its own, PostgreSQL says 55000, as it does to a session that has not used a sequence.
+        """
+        cdef Backend backend = self.backend
+        self.group.asks_sequences = True
+        if backend.sequences_of != self.pid and not backend.batch_open:
+            if backend.sequences_of:
+                backend.inject_query(b"DISCARD SEQUENCES", 0)
+            backend.sequences_of = self.pid
         return 0
 
     # What the pool says.
@@ -555,13 +591,13 @@ cdef class Frontend(Owner):
             or (size == 15 and memcmp(tag, b"CREATE FUNCTION", 15) == 0)
         )
 
-    cdef int on_error(self, Backend backend) except -1:
+    cdef bytes on_error(self, Backend backend, bytes payload):
         # What did not happen unpins nothing.
         self.unpins = 0
         if backend.stale:
             backend.stale = False
             self.relay.statements.renew()
-        return 0
+        return payload if self.prepared is None else self.prepared.with_own_names(payload)
 
     cdef int on_parameter(self, Backend backend) except -1:
         self.dirty = True
@@ -681,6 +717,8 @@ cdef class Frontend(Owner):
             return self._die(error)
         if backend.pass_left and backend.pass_forward:
             return self._die(AdminShutdown(f"the connection to {cause}, in the middle of a message"))
+        # Without what it got from sequences a session goes on: PostgreSQL says 55000 if it asks.
+        self.pins &= ~PIN_SEQUENCES
         if state == ASKING or self.pins & ~PIN_SESSION_MODE:
             return self._die(AdminShutdown(
                 f"the connection to {cause}; the session's own state ({', '.join(self.pin_names) or 'parameters'}) "

@@ -33,6 +33,7 @@ cdef class Pool(Home):
     cdef unsigned long long past_sent_bytes
 
     cdef Backend acquire(self, Owner owner, object parameters)
+    cdef Backend acquire_again(self, Owner owner, int pid)
     cdef int enqueue(self, Owner owner) except -1
     cdef int release(self, Backend backend) except -1
     cdef int clean(self, Backend backend, bint discard) except -1
@@ -48,12 +49,15 @@ cdef class Pool(Home):
     cdef int backend_gone(self, Backend backend, object error) except -1
     cdef int role_reported(self, Backend backend, bint in_recovery) except -1
 
+    cdef Backend _take(self, Py_ssize_t index, Owner owner)
+
 
 cdef class Group:
     cdef readonly str database
     cdef readonly str user
     cdef readonly Pool primary          # None while there is no primary
     cdef readonly list replicas
+    cdef public bint asks_sequences     # its sessions use currval() or lastval()
     cdef Queue held                     # sessions that wait for a primary
     cdef unsigned int turn
 

@@ -104,11 +104,22 @@ cdef class Pool(Home):
             if (<Backend> self.idle[i]).parameters is parameters:
                 match = i
                 break
-        backend = <Backend> self.idle[match]
-        if match == top:
+        return self._take(match, owner)
+
+    cdef Backend acquire_again(self, Owner owner, int pid):
+        """Give `owner` the idle backend that its session (`pid`) was the last to change, or return None."""
+        cdef Py_ssize_t i
+        for i in range(len(self.idle)):
+            if (<Backend> self.idle[i]).sequences_of == pid:
+                return self._take(i, owner)
+        return None
+
+    cdef Backend _take(self, Py_ssize_t index, Owner owner):
+        cdef Backend backend = <Backend> self.idle[index]
+        if index == len(self.idle) - 1:
             self.idle.pop()
         else:
-            del self.idle[match]
+            del self.idle[index]
         self.active += 1
         self.checkouts += 1
         backend.checked_out_at = now_s()
@@ -294,6 +305,7 @@ cdef class Pool(Home):
             backend.parameters = EMPTY
             backend.statements.clear()
             backend.unnamed = None
+            backend.sequences_of = 0
         return 0
 
     cdef int abandon(self, Backend backend) except -1:

@@ -40,6 +40,7 @@ cdef class Prepared:
     cdef int send(self, Backend backend, const char* data, size_t size) except -1
     cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0
     cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1
+    cdef bytes with_own_names(self, bytes payload)
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int forget_all(self, Backend backend) except -1
     cdef int prepare_deallocate(self, Backend backend, bytes name) except -1

@@ -505,6 +505,14 @@ cdef class Prepared:
         self.backend = None
         return 0
 
+    cdef bytes with_own_names(self, bytes payload):
+        """Put this session's names for the backends' into an ErrorResponse."""
+        cdef Statement statement
+        if self.statements.prefix in payload:
+            for name, statement in self.names.items():
+                payload = payload.replace(b'"' + statement.name + b'"', b'"' + <bytes> name + b'"')
+        return payload
+
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
         """PostgreSQL has skipped a Parse or a Close, or refused it (`failed`)."""
         if failed and effect.statement is None:

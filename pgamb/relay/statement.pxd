@@ -38,6 +38,7 @@ cdef class Statement:
 cdef class Statements:
     cdef object canonical           # WeakValueDictionary: (sql, types, naming) -> Statement
     cdef Plans plans
+    cdef bytes prefix               # of every name
     cdef unsigned long long issued
 
     cdef Statement of(self, bytes sql, bytes types, object naming)

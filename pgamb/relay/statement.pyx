@@ -6,6 +6,8 @@ bytes of SQL by two generations: when the young one is full it becomes the old o
 carried over; nothing is counted per use.
 """
 
+import binascii
+import os
 import weakref
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -121,6 +123,8 @@ cdef class Statements:
 
     def __init__(self, Plans plans):
         self.plans = plans
+        # No application may guess a name, and so bind what another one has prepared.
+        self.prefix = b"pgamb_" + binascii.hexlify(os.urandom(6))
         self.canonical = weakref.WeakValueDictionary()
 
     cdef Statement of(self, bytes sql, bytes types, object naming):
@@ -131,7 +135,7 @@ cdef class Statements:
             statement.sql = sql
             statement.types = types
             self.issued += 1
-            statement.name = b"pgamb_%d" % self.issued
+            statement.name = b"%s_%d" % (self.prefix, self.issued)
             statement.plan = self.plans.of(sql)
             self.canonical[(sql, types, naming)] = statement
         return statement

@@ -21,6 +21,8 @@ class Effect(enum.Enum):
     """Harmless, but one transaction has one answer."""
     PRIMARY = enum.auto()
     """Writes nothing, but is asked of the primary: it tells of the server, its WAL or the session."""
+    SEQUENCE = enum.auto()
+    """Tells what this session, and nobody else, has got from a sequence."""
     ADVISORY_LOCK = enum.auto()
     ADVISORY_UNLOCK_ALL = enum.auto()
     ASKS_SETTING = enum.auto()
@@ -56,7 +58,7 @@ _TRANSACTION_TIME = b"now transaction_timestamp age".split()
 
 # "Who am I", the WAL, and what one server or one session alone knows. None of them writes.
 _PRIMARY = b"""
-    currtid currval inet_client_addr inet_client_port inet_server_addr inet_server_port lastval lo_get
+    currtid inet_client_addr inet_client_port inet_server_addr inet_server_port lo_get
     pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_backend_pid
     pg_blocking_pids pg_conf_load_time pg_config pg_control_checkpoint pg_control_init pg_control_recovery
     pg_control_system pg_current_logfile pg_current_snapshot pg_current_wal_flush_lsn pg_current_wal_insert_lsn
@@ -116,6 +118,7 @@ def _effects(server_version: int) -> dict[str, Effect]:
         (Effect.PRIMARY, [name for name in effects if name.startswith(b"pg_stat_get_")]),
         (Effect.WRITES, _WRITES),
         (Effect.ADVISORY_LOCK, _ADVISORY_LOCKS),
+        (Effect.SEQUENCE, [b"currval", b"lastval"]),
         (Effect.ADVISORY_UNLOCK_ALL, [b"pg_advisory_unlock_all"]),
         (Effect.ASKS_SETTING, [b"current_setting"]),
         (Effect.SETTING, [b"set_config"]),

@@ -16,7 +16,15 @@ from pgamb.routing.lexer import scan
 
 _EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
 # What is true of a Query because it is true of one of its statements; the other needs are those of a single statement.
-_OF_ANY = Need.SETTINGS | Need.COPY_IN | Need.DEALLOCATE_ALL | Need.COMMITS | Need.CONTROL | Need.TRANSACTION_TIME
+_OF_ANY = (
+    Need.SETTINGS
+    | Need.COPY_IN
+    | Need.DEALLOCATE_ALL
+    | Need.COMMITS
+    | Need.CONTROL
+    | Need.TRANSACTION_TIME
+    | Need.SEQUENCE
+)
 
 
 # Lexing takes about 10 microseconds per 100 bytes, and nobody else is served meanwhile: the long statements that

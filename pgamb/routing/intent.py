@@ -52,6 +52,8 @@ class Need(enum.IntFlag):
     """A single SET or RESET of the parameter `Intent.name` for the session (RESET ALL: the name is `all`)."""
     SHOW = 262144
     """A single SHOW of the parameter `Intent.name`."""
+    SEQUENCE = 524288
+    """Asks what this session has got from a sequence: `currval()`, `lastval()`."""
 
 
 class Pin(enum.IntFlag):

@@ -258,6 +258,9 @@ def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], fin
             finding.need |= Need.TRANSACTION_TIME
         case Effect.PRIMARY | Effect.ASKS_SETTING:
             finding.raise_to(Level.PRIMARY, f"{name}() is asked of the primary")
+        case Effect.SEQUENCE:
+            finding.raise_to(Level.PRIMARY, f"{name}() tells what this session got from a sequence")
+            finding.need |= Need.SEQUENCE
         case Effect.ADVISORY_LOCK:
             finding.raise_to(Level.PRIMARY, f"{name}() takes a lock that the session keeps")
             finding.pins |= Pin.ADVISORY_LOCK

@@ -47,3 +47,11 @@ def test_tables_of_one_name_and_different_columns(narrow: Ambassador) -> None:
         # As before, those to whom they mean the same share one.
         named = "SELECT count(DISTINCT name) FROM pg_prepared_statements WHERE statement = %s"
         assert one.execute(named, (TEXT,)).fetchone() == (2,)
+
+
+def test_an_error_speaks_of_a_statement_by_the_session_s_own_name(narrow: Ambassador) -> None:
+    # PostgreSQL knows it by a name that sessions share, and said that one to the application.
+    with psycopg.connect(narrow.dsn(), autocommit=True) as session:
+        session.pgconn.prepare(b"mine", b"SELECT $1::int")
+        refused = session.pgconn.exec_prepared(b"mine", [])
+        assert b'prepared statement "mine" requires 1' in refused.error_message

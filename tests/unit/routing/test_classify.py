@@ -11,7 +11,7 @@ from pgamb.routing.lexer import ASCII_TRAIL_ENCODINGS
 from tests.unit.routing import corpus
 
 # What is told besides reading and writing.
-BESIDES = Need.TRANSACTION_TIME | Need.SHOW | Need.SET | Need.MULTIPLE | Need.CONTROL | Need.SETTINGS
+BESIDES = Need.TRANSACTION_TIME | Need.SHOW | Need.SET | Need.MULTIPLE | Need.CONTROL | Need.SETTINGS | Need.SEQUENCE
 
 
 @pytest.mark.parametrize("sql", corpus.READ_LINES)
@@ -146,3 +146,10 @@ def test_long_changes_are_told_by_their_beginning() -> None:
     locking = classify(f"INSERT INTO t VALUES {rows}, (Pg_Advisory_Lock(1), 'x')".encode())
     assert locking.pins == Pin.ADVISORY_LOCK
     assert classify(f"SELECT * FROM (VALUES {rows}) v".encode()).need == Need.READ
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT currval('seq')", "SELECT lastval()", "INSERT INTO t VALUES (1); SELECT lastval()"]
+)
+def test_what_asks_for_the_session_s_own_sequence_values(sql: str) -> None:
+    assert classify(sql.encode()).need & Need.SEQUENCE
