@@ -95,7 +95,6 @@ cdef class Pool(Home):
 
     cdef Backend acquire(self, Owner owner, object parameters):
         """Give an idle backend to `owner`, or return None."""
-        cdef Backend backend
         cdef Py_ssize_t top = len(self.idle) - 1, i, match = -1
         if top < 0 or self.waiting.count:
             return None
