@@ -16,7 +16,8 @@ STATEMENTS = [sql.encode() for sql in corpus.EVERYTHING if sql.strip()]
 PIECES = (
     b"'", b"''", b"\"", b"\\", b"E'", b"N'", b"U&'", b"$$", b"$a$", b"$1", b"--", b"/*", b"*/", b";", b"(", b")", b",",
     b"1", b"23", b"1e5", b"0x1F", b"a1", b"'now'", b"'today'", b"'x'", b"current_setting(", b"set_config(", b" ", b"\n",
-    b" FOR UPDATE", b" INTO x", b"; DELETE FROM t", b"nextval('s')", b"EXPLAIN (ANALYZE 1) ", b"EXPLAIN (ANALYZE 'off')",
+    b" FOR UPDATE", b" INTO x", b"; DELETE FROM t", b"nextval('s')", b"EXPLAIN (ANALYZE 1) ",
+    b"EXPLAIN (ANALYZE 'off')",
     b"SET x = 1", b"\x00", b"\xff", b"::", b"SELECT ", b"pg_advisory_lock(1)",
 )  # fmt: skip
 
