@@ -41,6 +41,8 @@ class Channel:
         self._tls_in = ssl.MemoryBIO()
         self._tls_out = ssl.MemoryBIO()
         self._received = bytearray()
+        self._watched = False
+        self._readable: asyncio.Future[None] | None = None
 
     @property
     def tls(self) -> ssl.SSLObject | None:
@@ -146,6 +148,7 @@ class Channel:
         """Give the connection away."""
         rest = bytes(self._received)
         self._received.clear()
+        self._unwatch()
         fd = self._sock.detach()
         if self._tls is None:
             return HandOver(fd, rest, None, None, None)
@@ -155,6 +158,7 @@ class Channel:
         """Close the connection; harmless after `hand_over`."""
         if self._sock.fileno() < 0:
             return
+        self._unwatch()
         try:
             # Unread input would turn the close into a reset, and the peer would not read our last words.
             self._sock.shutdown(socket.SHUT_WR)
@@ -173,10 +177,31 @@ class Channel:
             self._tls_in.write_eof()
 
     async def _receive_raw(self) -> bytes:
-        try:
-            return await self._loop.sock_recv(self._sock, RECEIVE_BYTES)
-        except OSError as error:
-            raise ConnectionFailure(f"the connection was lost: {error.strerror or error}") from error
+        """Wait for the peer. The socket stays registered from one wait to the next: a log-in has four or five."""
+        while True:
+            try:
+                return self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise ConnectionFailure(f"the connection was lost: {error.strerror or error}") from error
+            self._readable = self._loop.create_future()
+            if not self._watched:
+                self._loop.add_reader(self._sock, self._on_readable)
+                self._watched = True
+            await self._readable
+
+    def _on_readable(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+        else:
+            # Nobody is waiting: what has come can wait, too.
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._loop.remove_reader(self._sock)
+            self._watched = False
 
     async def _send_raw(self, data: bytes) -> None:
         if not data:

@@ -7,7 +7,7 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,10 +163,7 @@ class Opener:
         if address.is_unix:
             targets: list[tuple[int, str | tuple[Any, ...]]] = [(socket.AF_UNIX, address.socket_path)]
         else:
-            try:
-                found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                raise ConnectionFailure(f"cannot resolve {address.host}: {error.strerror or error}") from error
+            found = await _resolve(loop, address)
             targets = [(family, sockaddr) for family, _, _, _, sockaddr in found]
         failure = f"{address} has no address"
         for family, target in targets:
@@ -184,6 +181,18 @@ class Opener:
                 sock.close()
                 raise
         raise ConnectionFailure(failure)
+
+
+async def _resolve(loop: asyncio.AbstractEventLoop, address: Address) -> Sequence[tuple[Any, ...]]:
+    """Look a name up in a thread; what is a number already needs none."""
+    try:
+        return socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
+    try:
+        return await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectionFailure(f"cannot resolve {address.host}: {error.strerror or error}") from error
 
 
 class _Refused(ConnectionFailure):

@@ -551,7 +551,9 @@ cdef const char* _behind(const char* text, const char* end) noexcept:
     if text == NULL or text >= end:
         return NULL
     zero = <const char*> memchr(text, 0, end - text)
-    return NULL if zero == NULL else zero + 1
+    if zero == NULL:
+        return NULL
+    return zero + 1
 
 
 cdef bytes _text(const char* text, const char* end):

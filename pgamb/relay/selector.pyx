@@ -34,8 +34,9 @@ cdef extern from "<time.h>" nogil:
 cdef int EVENT_READ = selectors.EVENT_READ
 cdef int EVENT_WRITE = selectors.EVENT_WRITE
 
-# However busy the data plane is, the control plane has its turn this often (seconds).
-cdef double TURN_S = 0.001
+# However busy the data plane is, the control plane has its turn this often (seconds). Its own descriptors, its timers
+# and `give_way` do not wait for that; it is for what nobody has told us of.
+cdef double TURN_S = 0.01
 
 
 cdef double _now_s() noexcept nogil:
