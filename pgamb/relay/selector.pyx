@@ -135,7 +135,9 @@ cdef class Selector:
         if self.reactor is not None:
             self.reactor.wakeups += 1
         while True:
-            count = epoll_wait(self.epoll_fd, events, MAX_BATCH, wait_ms)
+            # Threads (of grpc, a name's look-up, the status page) run while this one sleeps.
+            with nogil:
+                count = epoll_wait(self.epoll_fd, events, MAX_BATCH, wait_ms)
             if count < 0:
                 if errno == EINTR:
                     return ready
