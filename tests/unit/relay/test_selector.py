@@ -19,10 +19,11 @@ def run(work: object) -> object:
 
 
 THREAD = """
+import time
 import asyncio
 from pgamb.relay.loop import SharedLoop
 with asyncio.Runner(loop_factory=SharedLoop) as runner:
-    print(runner.run(asyncio.to_thread(lambda: "done")))
+    print(runner.run(asyncio.to_thread(lambda: time.sleep(0.2) or "done")))
 """
 
 
