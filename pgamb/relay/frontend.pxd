@@ -49,6 +49,7 @@ cdef class Frontend(Owner):
     cdef uint8_t state
     cdef bint ambiguous                     # its parameters forbid to trust what its SQL seems to say
     cdef bint serializable                  # its parameters keep it off replicas
+    cdef bint opaque                        # it may have set custom parameters whose names nobody has seen
     cdef bint dirty                         # a parameter may have changed
     cdef bint reset                         # ... to what it was when the session began
     cdef frozenset customs                  # the custom parameters that may be set; None, most often

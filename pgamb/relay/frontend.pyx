@@ -54,6 +54,7 @@ cdef int NEED_EMPTY = int(Need.EMPTY)
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
 # What DISCARD ALL does not take back.
 cdef int PIN_UNCLEAN = int(Pin.LOAD | Pin.OTHER)
+cdef int PIN_FAST_PATH = int(Pin.OTHER)
 # Pin bits of our own, above those of a statement.
 cdef int PIN_SESSION_MODE = 1 << 30
 cdef int PIN_SEQUENCES = 1 << 29
@@ -314,7 +315,8 @@ cdef class Frontend(Owner):
             return 0
         if self.backend.skipping:
             return self._drop(size, total)
-        self._note(0, 0, 0, None)
+        # It may be set_config() or pg_advisory_lock(): whatever it leaves behind, nobody else gets this backend.
+        self._note(0, PIN_FAST_PATH, 0, None)
         self.backend.batch_open = False
         self.backend.replies.push(QUERY, 0, None)
         return self._forward(data, size, total)
@@ -506,6 +508,7 @@ cdef class Frontend(Owner):
                 self.wrote = self.wrote or not self.pool.replica
             if need & (NEED_SET | NEED_SETTINGS):
                 self.dirty = True
+                self.opaque = self.opaque or need & NEED_SETTINGS != 0
             if need & NEED_COMMITS:
                 self.committing = True
         if need & NEED_MULTIPLE:
@@ -565,7 +568,7 @@ cdef class Frontend(Owner):
         if size == 3 and memcmp(tag, b"SET", 3) == 0:
             # A lone SET has been judged by its text: SET LOCAL leaves nothing behind.
             if self.multiple:
-                self.dirty = True
+                self.dirty = self.opaque = True
         elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
             self.dirty = self.reset = True
             backend.forget_statements()
@@ -666,6 +669,10 @@ cdef class Frontend(Owner):
     cdef int _release(self) except -1:
         cdef Backend backend = self.backend
         self.backend = None
+        if self.opaque:
+            # PostgreSQL lists no custom parameters: what a function may have set must not be the next session's.
+            self.opaque = False
+            return self.pool.forget_parameters(backend)
         return self.pool.release(backend)
 
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1:
@@ -900,7 +907,7 @@ cdef class Frontend(Owner):
             elif backend.replies.count:
                 # Only pgamb itself still waits for an answer.
                 self.pool.clean(backend, True)
-            elif backend.status == b"I" and not self.pins and not self.dirty:
+            elif backend.status == b"I" and not self.pins and not self.dirty and not self.opaque:
                 self.pool.release(backend)
             else:
                 self.pool.clean(backend, self.pins or self.dirty)

@@ -307,6 +307,12 @@ cdef class Pool(Home):
             backend.sequences_of = 0
         return 0
 
+    cdef int forget_parameters(self, Backend backend) except -1:
+        """Take back an idle backend whose parameters are not all known."""
+        backend.own(None)
+        backend.parameters = EMPTY
+        return backend.inject_query(b"RESET ALL; RESET ROLE", SETTLE)
+
     cdef int abandon(self, Backend backend) except -1:
         """Close a backend whose owner left in the middle of a statement; nobody waits for its answer any more."""
         backend.owner = None
