@@ -64,10 +64,13 @@ def test_a_function_call_keeps_its_backend(postgres: PostgresServer) -> None:
     arguments = (b"hidden.fast", b"secret", b"f")
     body = struct.pack("!ihhh", 2078, 1, 0, len(arguments))
     body += b"".join(struct.pack("!i", len(argument)) + argument for argument in arguments) + struct.pack("!h", 0)
-    with running_ambassador([postgres], "--pool-size", "2") as roomy:
-        with Wire(roomy.port) as wire, connect(roomy) as second:
-            wire.log_in(password=postgres.credentials.superuser)
-            wire.send(b"F" + struct.pack("!i", len(body) + 4) + body)
-            wire.until_ready()
-            assert second.execute("SELECT current_setting('hidden.fast', true)").fetchone() in ((None,), ("",))
-            assert wire.value("SELECT current_setting('hidden.fast', true)") == "secret"
+    with (
+        running_ambassador([postgres], "--pool-size", "2") as roomy,
+        Wire(roomy.port) as wire,
+        connect(roomy) as second,
+    ):
+        wire.log_in(password=postgres.credentials.superuser)
+        wire.send(b"F" + struct.pack("!i", len(body) + 4) + body)
+        wire.until_ready()
+        assert second.execute("SELECT current_setting('hidden.fast', true)").fetchone() in ((None,), ("",))
+        assert wire.value("SELECT current_setting('hidden.fast', true)") == "secret"
