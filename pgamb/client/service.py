@@ -58,7 +58,6 @@ class Service:
         )
         opener = Opener(options)
         self._authenticator = Authenticator(options)
-        _check_trust(options, self._authenticator.method)
         self.pools = Pools(options, self.reactor, opener, self._authenticator.credentials, self._spawn)
         self._occupancy = Occupancy(self.pools.pools)
         asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
@@ -259,8 +258,6 @@ async def serve(options: ClientOptions) -> None:
 
 def _application_tls(options: ClientOptions) -> ssl.SSLContext | None:
     if options.tls_cert is None:
-        if options.tls_required:
-            raise ConfigError("--tls-required needs a certificate", hint="give --tls-cert and --tls-key")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -272,12 +269,3 @@ def _application_tls(options: ClientOptions) -> ssl.SSLContext | None:
             f"cannot load the certificate towards applications: {error}", hint="check --tls-cert and --tls-key"
         ) from error
     return context
-
-
-def _check_trust(options: ClientOptions, method: str) -> None:
-    remote = [str(address) for address in options.listen if not address.is_local]
-    if method == "trust" and remote and not options.trust_remote:
-        raise ConfigError(
-            f"--auth trust would let anybody in who reaches {', '.join(remote)}",
-            hint="listen on loopback or a unix socket, or say --trust-remote as well",
-        )
