@@ -1,4 +1,4 @@
-"""The pools of a process: opens backends for them, follows the topology, and limits how long anybody waits.
+"""The pools of a process: opens backends for them, and follows the topology.
 
 Responsibility: everything about pools that is not done per query. The data plane asks for backends (`opener`); they
 are opened here, one task each, and a member that cannot be reached is left out until it answers again.
@@ -15,19 +15,18 @@ from pgamb.client.capacity import ask_capacity
 from pgamb.client.member import UsedMember
 from pgamb.client.opener import Opened, Opener
 from pgamb.client.tally import Tally
-from pgamb.client.waiting import member_down, no_primary, pool_full
 from pgamb.config import ClientOptions
 from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member, MemberState, Topology
 from pgamb.relay.backend import Backend
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
+from pgamb.relay.statement import Statements
 from pgamb.session.backend_login import Credentials
 from pgamb.session.parameters import EMPTY
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
 # How soon, and how seldom at most, a member that failed is tried again.
 RETRY_FIRST_S = 0.2
 RETRY_LAST_S = 2.0
@@ -46,12 +45,14 @@ class Pools:
         opener: Opener,
         credentials: Mapping[str, Credentials],
         spawn: Callable[..., object],
+        statements: Callable[[str], Statements],
     ) -> None:
         self._options = options
         self._reactor = reactor
         self._opener = opener
         self._credentials = credentials
         self._spawn = spawn
+        self._statements = statements
         self._members: dict[str, UsedMember] = {}
         self._groups: dict[tuple[str, str], Group] = {}
         self._backends: dict[Backend, tuple[UsedMember, Opened]] = {}
@@ -66,7 +67,7 @@ class Pools:
         key = (database, user)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(database, user)
+            group = self._groups[key] = Group(database, user, self._statements(database))
             self._assign(group)
         return group
 
@@ -359,40 +360,3 @@ class Pools:
         """A backend says that its server was promoted: what the registry says will follow."""
         log.info("member.role_changed", extra={"kv": {"member": pool.name, "in_recovery": in_recovery}})
         self.refresh()
-
-    # Time.
-
-    async def tick_forever(self) -> None:
-        """Give up on what has waited too long, and close what has been idle too long."""
-        next_sweep = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            for group in self._groups.values():
-                if group.held_count:
-                    error = no_primary(self.topology, self._options.hold_timeout_s)
-                    self.tally.gave_up[error.sqlstate] += group.fail_held(error, now - self._options.hold_timeout_s)
-            for pool in self.pools():
-                if pool.waiting_count:
-                    self._expire_waiting(pool, now)
-            if now >= next_sweep:
-                next_sweep = now + 5.0
-                for pool in self.pools():
-                    pool.close_idle(now - self._options.idle_timeout_s)
-
-    def _expire_waiting(self, pool: Pool, now: float) -> None:
-        state = self._members.get(pool.name)
-        down = state is not None and state.down_since is not None
-        if state is not None and state.room and not down:
-            # An attempt of another pool may have failed, and left room that nobody was told of.
-            pool.retry()
-        timeout_s = self._options.hold_timeout_s if down else self._options.pool_timeout_s
-        while (waiter := pool.longest_waiting()) is not None and now - waiter.waiting_since > timeout_s:
-            error: PgambError
-            if down and state is not None:
-                error = member_down(pool, state.last_error, timeout_s)
-            else:
-                full = state is not None and not state.room
-                error = pool_full(pool, timeout_s, member_limit=state.limit if state and full else None)
-            self.tally.gave_up[error.sqlstate] += 1
-            waiter.fail_waiting(error)

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 
 from pgamb.client.authenticator import Authenticator
 from pgamb.client.cancel import Canceller
+from pgamb.client.catalogues import Catalogues
 from pgamb.client.listener import Listener, raise_descriptor_limit
 from pgamb.client.login import LoginDesk
 from pgamb.client.monitor import MemberProber, asker_from_dsn
@@ -19,6 +20,7 @@ from pgamb.client.pools import Pools
 from pgamb.client.reach import Reach, unlisted_members
 from pgamb.client.snapshot import Observer
 from pgamb.client.status import StatusPage
+from pgamb.client.waiting import Patience
 from pgamb.client.welcome import Welcomer
 from pgamb.config import ClientOptions
 from pgamb.errors import AdminShutdown, ConfigError, PgambError
@@ -27,8 +29,6 @@ from pgamb.registry.source import Registry, StaticSource, open_registry, parse_r
 from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.reactor import Reactor, Source
-from pgamb.relay.statement import Plans
-from pgamb.routing.classify import classify
 from pgamb.session.parameters import ParameterSets
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ class Service:
         parameter_sets = ParameterSets()
         self.reactor = Reactor(asyncio.get_running_loop(), self._source_failed)
         self.relay = Relay(
-            Plans(classify),
             parameter_sets,
             session_mode=options.pool_mode == "session",
             prepared_limit=options.prepared_statements,
@@ -58,7 +57,10 @@ class Service:
         )
         opener = Opener(options)
         self._authenticator = Authenticator(options)
-        self.pools = Pools(options, self.reactor, opener, self._authenticator.credentials, self._spawn)
+        self._catalogues = Catalogues()
+        self.pools = Pools(
+            options, self.reactor, opener, self._authenticator.credentials, self._spawn, self._catalogues.statements
+        )
         self._occupancy = Occupancy(self.pools.pools)
         asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
         self._prober = MemberProber(opener, asker)
@@ -106,7 +108,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, stop)
         self._spawn(self._follow())
-        self._spawn(self.pools.tick_forever())
+        self._spawn(Patience(self._options, self.pools).tick_forever())
         self._spawn(self._occupancy.sweep_forever())
         if self._status is not None:
             await self._status.start(self._observer(where))

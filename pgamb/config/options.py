@@ -29,12 +29,16 @@ class Option:
 
 Auth: TypeAlias = Literal["auto", "scram", "password", "trust"]
 PoolMode: TypeAlias = Literal["transaction", "session"]
+Consistency: TypeAlias = Literal["eventual", "session", "ambassador"]
+Transactions: TypeAlias = Literal["lazy", "exact"]
 SslMode: TypeAlias = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 LogFormat: TypeAlias = Literal["text", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 AUTH_WORDS = ("auto", "scram", "password", "trust")
 POOL_MODES = ("transaction", "session")
+CONSISTENCIES = ("eventual", "session", "ambassador")
+TRANSACTIONS = ("lazy", "exact")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -43,12 +47,13 @@ REGISTRY = "Registry"
 LISTENING = "Applications"
 LOGIN = "Log-in"
 POOLING = "Pooling"
+ROUTING = "Routing"
 MEMBERS = "Members"
 EXPOSING = "Exposing"
 TLS = "TLS"
 OBSERVING = "Logs and status"
 # The order in which help and documentation show them.
-GROUPS = (REGISTRY, LISTENING, LOGIN, POOLING, MEMBERS, EXPOSING, TLS, OBSERVING)
+GROUPS = (REGISTRY, LISTENING, LOGIN, POOLING, ROUTING, MEMBERS, EXPOSING, TLS, OBSERVING)
 
 _DSN = kinds.Url(("postgresql", "postgres"), "postgresql://USER:PASSWORD@HOST:5432/postgres", "DSN")
 _REGISTRY = kinds.Url(
@@ -167,6 +172,38 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     prepared_statements: Annotated[
         int, Option(POOLING, kinds.Whole(1, 1_000_000), "Prepared statements kept per backend.")
     ] = 500
+
+    consistency: Annotated[
+        Consistency,
+        Option(
+            ROUTING,
+            kinds.Choice(CONSISTENCIES),
+            "What a read on a replica must not be older than. ambassador: any commit through this process. session: "
+            "the session's own commits. eventual: nothing. The first two never read older than the session has read.",
+        ),
+    ] = "ambassador"
+    replica_wait_s: Annotated[
+        float,
+        Option(
+            ROUTING,
+            kinds.Seconds(0, 60),
+            "How long a read waits for a replica that is about to be new enough, before the primary serves it.",
+        ),
+    ] = 0.02
+    max_lag_s: Annotated[
+        float, Option(ROUTING, kinds.Seconds(0.001, _DAY_S), "Replicas that are further behind are not read from.")
+    ] = 60.0
+    max_lag_bytes: Annotated[
+        int, Option(ROUTING, kinds.Whole(1, 1 << 50), "Replicas that are more bytes of WAL behind are not read from.")
+    ] = 1 << 30
+    transactions: Annotated[
+        Transactions,
+        Option(
+            ROUTING,
+            kinds.Choice(TRANSACTIONS),
+            "lazy: BEGIN is sent when a statement needs it, and reads before that go to replicas. exact: at once.",
+        ),
+    ] = "lazy"
 
     connect_timeout_s: Annotated[
         float, Option(MEMBERS, kinds.Seconds(0.1, 3600), "How long connecting and logging in to a member may take.")

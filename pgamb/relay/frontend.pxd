@@ -7,7 +7,7 @@ from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport Prepared
 from pgamb.relay.replies cimport Effect
-from pgamb.relay.statement cimport Plans, Statement, Statements
+from pgamb.relay.statement cimport Statement
 
 
 cdef enum State:
@@ -21,8 +21,6 @@ cdef enum State:
 
 
 cdef class Relay:
-    cdef readonly Plans plans
-    cdef readonly Statements statements
     cdef readonly object parameter_sets     # session.parameters.ParameterSets
     cdef readonly dict frontends            # the process id that an application was told -> Frontend
     cdef readonly bint session_mode

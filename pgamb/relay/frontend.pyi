@@ -5,23 +5,17 @@ from pgamb.errors import PgambError
 from pgamb.relay.backend import Backend, Owner
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
-from pgamb.relay.statement import Plans, Statements
 from pgamb.session.parameters import ParameterSet, ParameterSets
 
 class Relay:
     def __init__(
         self,
-        plans: Plans,
         parameter_sets: ParameterSets,
         *,
         session_mode: bool,
         prepared_limit: int,
         on_frontend_closed: Callable[[Frontend], object],
     ) -> None: ...
-    @property
-    def plans(self) -> Plans: ...
-    @property
-    def statements(self) -> Statements: ...
     @property
     def frontends(self) -> dict[int, Frontend]: ...
     @property

@@ -26,7 +26,7 @@ from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
 from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Effect, Reply
-from pgamb.relay.statement cimport Plan, Plans, Statement, Statements
+from pgamb.relay.statement cimport Plan, Statement
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
 from pgamb.errors import (
@@ -84,9 +84,7 @@ cdef enum:
 cdef class Relay:
     """What all frontends of a process share."""
 
-    def __init__(self, Plans plans, parameter_sets, *, bint session_mode, int prepared_limit, on_frontend_closed):
-        self.plans = plans
-        self.statements = Statements(plans)
+    def __init__(self, parameter_sets, *, bint session_mode, int prepared_limit, on_frontend_closed):
         self.parameter_sets = parameter_sets
         self.session_mode = session_mode
         self.prepared_limit = prepared_limit
@@ -277,7 +275,7 @@ cdef class Frontend(Owner):
             return self._drop(size, total)
         # A text without its zero is for PostgreSQL to refuse.
         if whole and total > 5 and data[total - 1] == 0:
-            plan = self.relay.plans.of_text(data + 5, total - 6)
+            plan = self.group.statements.plans.of_text(data + 5, total - 6)
             need = self._trusted(plan.need)
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)
@@ -378,7 +376,7 @@ cdef class Frontend(Owner):
         cdef int need
         cdef bint large_bind = False
         if self.prepared is None:
-            self.prepared = Prepared(self.relay.statements, self.relay.prepared_limit)
+            self.prepared = Prepared(self.group.statements, self.relay.prepared_limit)
         prepared = self.prepared
         if self.refusing:
             return self._skip_to_sync(data, size)
@@ -582,7 +580,7 @@ cdef class Frontend(Owner):
         elif size == 5 and memcmp(tag, b"RESET", 5) == 0:
             self.dirty = self.reset = True
         elif self._changes_shapes(tag, size):
-            self.relay.statements.renew()
+            self.group.statements.renew()
         return 0
 
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept:
@@ -599,7 +597,7 @@ cdef class Frontend(Owner):
         self.unpins = 0
         if backend.stale:
             backend.stale = False
-            self.relay.statements.renew()
+            self.group.statements.renew()
         return payload if self.prepared is None else self.prepared.with_own_names(payload)
 
     cdef int on_parameter(self, Backend backend) except -1:

@@ -2,6 +2,7 @@
 
 from pgamb.relay.backend cimport Backend, Home, Owner
 from pgamb.relay.queue cimport Queue
+from pgamb.relay.statement cimport Statements
 
 
 cdef class Pool(Home):
@@ -56,6 +57,7 @@ cdef class Pool(Home):
 cdef class Group:
     cdef readonly str database
     cdef readonly str user
+    cdef readonly Statements statements  # of the database
     cdef readonly Pool primary          # None while there is no primary
     cdef readonly list replicas
     cdef public bint asks_sequences     # its sessions use currval() or lastval()

@@ -4,6 +4,7 @@ from pgamb.errors import PgambError
 from pgamb.registry.model import Member
 from pgamb.relay.backend import Backend, Home, Owner
 from pgamb.relay.frontend import Frontend
+from pgamb.relay.statement import Statements
 
 class Pool(Home):
     weight: int
@@ -76,7 +77,9 @@ class Pool(Home):
     def retire(self) -> None: ...
 
 class Group:
-    def __init__(self, database: str, user: str) -> None: ...
+    def __init__(self, database: str, user: str, statements: Statements) -> None: ...
+    @property
+    def statements(self) -> Statements: ...
     @property
     def database(self) -> str: ...
     @property

@@ -14,6 +14,7 @@ from pgamb.relay.backend cimport Backend, Home, Owner
 from pgamb.relay.clock cimport now_s
 from pgamb.relay.queue cimport Queue
 from pgamb.relay.replies cimport SETTLE
+from pgamb.relay.statement cimport Statements
 
 from pgamb.session.parameters import EMPTY
 
@@ -334,8 +335,9 @@ cdef class Pool(Home):
 cdef class Group:
     """The pools of one database and user, by what they are for."""
 
-    def __init__(self, str database, str user):
+    def __init__(self, str database, str user, Statements statements):
         self.database = database
+        self.statements = statements
         self.user = user
         self.replicas = []
         self.held = Queue()

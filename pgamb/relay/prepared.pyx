@@ -108,6 +108,8 @@ cdef class Prepared:
         if statement is None:
             self.need &= ~ALL_OF
             return 0
+        if statement.generation != self.statements.plans.generation:
+            self.statements.replan(statement)
         cdef int need = statement.plan.need
         if need & READ:
             need |= NEUTRAL

@@ -15,7 +15,7 @@ cdef class Plans:
     cdef size_t young_bytes
     cdef size_t limit_bytes
     cdef object classify
-
+    cdef readonly unsigned int generation   # of `classify`: what an earlier one said counts no more
     cdef readonly unsigned long long misses
 
     cdef Plan of(self, bytes sql)
@@ -28,6 +28,7 @@ cdef class Statement:
     cdef readonly bytes types       # the tail of a Parse message: the number of parameter types, and the types
     cdef readonly bytes name        # its name on every backend
     cdef readonly Plan plan
+    cdef unsigned int generation    # of the plan
     cdef set accepted               # (group, parameters) under which PostgreSQL has accepted it
     cdef object __weakref__
 
@@ -36,11 +37,12 @@ cdef class Statement:
 
 
 cdef class Statements:
+    cdef readonly Plans plans
     cdef object canonical           # WeakValueDictionary: (sql, types, naming) -> Statement
-    cdef Plans plans
     cdef bytes prefix               # of every name
     cdef unsigned long long issued
 
     cdef Statement of(self, bytes sql, bytes types, object naming)
     cdef Statement unnamed(self, bytes sql, bytes types)
     cdef int renew(self) except -1
+    cdef int replan(self, Statement statement) except -1

@@ -96,6 +96,14 @@ cdef class Plans:
         """Return the Plan of a statement."""
         return self.of_text(sql, len(sql))
 
+    def renew(self, classify):
+        """Judge every text anew, from now on by `classify`."""
+        self.classify = classify
+        self.generation += 1
+        self.young = {}
+        self.old = {}
+        self.young_bytes = 0
+
 
 cdef class Statement:
     """A prepared statement as all sessions share it: one text, one list of parameter types, one name.
@@ -119,7 +127,7 @@ cdef class Statement:
 
 
 cdef class Statements:
-    """Makes equal statements the same object for as long as somebody holds it."""
+    """Makes equal statements of one database the same object for as long as somebody holds it."""
 
     def __init__(self, Plans plans):
         self.plans = plans
@@ -136,7 +144,7 @@ cdef class Statements:
             statement.types = types
             self.issued += 1
             statement.name = b"%s_%d" % (self.prefix, self.issued)
-            statement.plan = self.plans.of(sql)
+            self.replan(statement)
             self.canonical[(sql, types, naming)] = statement
         return statement
 
@@ -154,8 +162,14 @@ cdef class Statements:
         statement.sql = sql
         statement.types = types
         statement.name = b""
-        statement.plan = self.plans.of(sql)
+        self.replan(statement)
         return statement
+
+    cdef int replan(self, Statement statement) except -1:
+        """Judge a statement by what is known now."""
+        statement.plan = self.plans.of(statement.sql)
+        statement.generation = self.plans.generation
+        return 0
 
     def __len__(self):
         return len(self.canonical)

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pgamb.client.catalogues import Catalogues
 from pgamb.client.channel import Channel
 from pgamb.client.opener import Opened, Opener
 from pgamb.client.pools import Pools
+from pgamb.client.waiting import Patience
 from pgamb.config import ClientOptions
 from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Topology
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.reactor import Reactor, Source
-from pgamb.relay.statement import Plans
-from pgamb.routing.classify import classify
 from pgamb.session.backend_login import Credentials, Greeting
 from pgamb.session.parameters import EMPTY, ParameterSets
 from tests.support import wait_for_async
@@ -106,16 +106,16 @@ async def rig() -> AsyncIterator[Rig]:
 
     reactor = Reactor(loop, defect)
     relay = Relay(
-        Plans(classify),
         ParameterSets(),
         session_mode=False,
         prepared_limit=10,
         on_frontend_closed=lambda frontend: None,
     )
     opener = ScriptedOpener()
-    pools = Pools(ClientOptions(registry="static://127.0.0.1:5432"), reactor, opener, {}, spawn)
+    options = ClientOptions(registry="static://127.0.0.1:5432")
+    pools = Pools(options, reactor, opener, {}, spawn, Catalogues().statements)
     pools.apply(Topology("db", (PRIMARY,), PrimaryRecord("pg1", 1)))
-    spawn(pools.tick_forever())
+    spawn(Patience(options, pools).tick_forever())
     with ExitStack() as stack:
         made = Rig(reactor, relay, opener, pools, stack, tasks, failures)
 
