@@ -7,6 +7,12 @@ cdef class Plan:
     cdef readonly int pins          # its Pin bits
     cdef readonly int unpins
     cdef readonly frozenset customs  # names of the custom parameters that it may set; None, most often
+    cdef readonly int control       # routing.control.Control of a single statement
+    cdef readonly object command    # ... and all that it says
+    cdef readonly int wish          # routing.hints.Wish of its leading comment
+    cdef readonly bint shows        # SHOW of one of pgamb's own parameters
+    cdef readonly bytes substitute  # what is sent in its place; None, most often
+    cdef public bint refused        # a replica has refused it: it is no read, whatever it seems to be
 
 
 cdef class Plans:

@@ -14,6 +14,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from pgamb.relay.fingerprint cimport fingerprint
 
+from pgamb.routing.control import NO_CONTROL, control_of
+from pgamb.routing.hints import SHOWN, raising, refusal, wish_of_comment
 from pgamb.routing.intent import Need, Pin
 from pgamb.session.custom import CustomParameters
 
@@ -21,6 +23,9 @@ cdef int READ = int(Need.READ)
 cdef int SET = int(Need.SET)
 cdef int SETTINGS = int(Need.SETTINGS)
 cdef int MAY_SET = int(Need.SET | Need.SETTINGS | Need.MULTIPLE)
+cdef int CONTROL = int(Need.CONTROL)
+cdef int MULTIPLE = int(Need.MULTIPLE)
+cdef int SHOW = int(Need.SHOW)
 cdef int PIN_PARAMETER = int(Pin.PARAMETER)
 
 
@@ -47,6 +52,13 @@ cdef class Plan:
         elif b"pg_settings" in sql and not self.need & READ:
             # An UPDATE of that view is a set_config().
             self.need |= SETTINGS
+        self.command = control_of(sql) if self.need & CONTROL and not self.need & MULTIPLE else NO_CONTROL
+        self.control = int(self.command.kind)
+        self.wish = int(wish_of_comment(sql))
+        self.shows = self.need & SHOW and intent.name in SHOWN
+        wrong = refusal(intent, sql)
+        if wrong is not None:
+            self.substitute = raising(*wrong)
 
     def __repr__(self):
         return f"<Plan {self.intent!r}>"

@@ -1,0 +1,98 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A transaction that PostgreSQL does not know of yet.
+
+BEGIN is answered at once. As long as only proven reads follow, each runs by itself, and what controls the transaction
+(savepoints, COMMIT, ROLLBACK, a second BEGIN) is answered here, as PostgreSQL would. The first statement that is
+anything else opens the real transaction: `texts` is what PostgreSQL has to be told before it.
+
+Invariant: telling PostgreSQL `texts` gives a transaction that nothing tells from this one, but for the time at which
+it began. So whatever `take` does not understand whole, it leaves to PostgreSQL (OPEN).
+"""
+
+from pgamb.relay.statement cimport Plan
+
+from pgamb.routing.control import Control, Isolation
+
+cdef int BEGIN = int(Control.BEGIN)
+cdef int COMMIT = int(Control.COMMIT)
+cdef int COMMIT_CHAIN = int(Control.COMMIT_CHAIN)
+cdef int ROLLBACK = int(Control.ROLLBACK)
+cdef int ROLLBACK_CHAIN = int(Control.ROLLBACK_CHAIN)
+cdef int SAVEPOINT = int(Control.SAVEPOINT)
+cdef int RELEASE = int(Control.RELEASE)
+cdef int ROLLBACK_TO = int(Control.ROLLBACK_TO)
+cdef int SET_TRANSACTION = int(Control.SET_TRANSACTION)
+cdef int PREPARE_TRANSACTION = int(Control.PREPARE_TRANSACTION)
+cdef int DEFAULT = int(Isolation.DEFAULT)
+
+
+cdef class Block:
+    """One virtual transaction; `plan` is that of its BEGIN, and `sql` the text."""
+
+    def __init__(self, Plan plan, bytes sql):
+        self.begin = sql
+        self.modes = []
+        self.savepoints = []
+        self.read_only = -1
+        self._modes(plan.command)
+
+    def _modes(self, command):
+        if command.isolation != DEFAULT:
+            self.isolation = int(command.isolation)
+        if command.read_only is not None:
+            self.read_only = int(command.read_only)
+
+    cdef Step take(self, Plan plan, bytes sql) except *:
+        """Do what a statement of transaction control says, if that can be done here."""
+        cdef int control = plan.control
+        cdef Py_ssize_t index
+        if control == COMMIT or control == ROLLBACK or (control == PREPARE_TRANSACTION and self.failed):
+            self.tag = b"COMMIT" if control == COMMIT and not self.failed else b"ROLLBACK"
+            return ENDED
+        if control == COMMIT_CHAIN or control == ROLLBACK_CHAIN:
+            self.tag = b"COMMIT" if control == COMMIT_CHAIN and not self.failed else b"ROLLBACK"
+            self.savepoints.clear()
+            self.failed = self.has_read = False
+            return DONE
+        if control == ROLLBACK_TO:
+            index = self._find(plan.command.savepoint)
+            if index < 0:
+                return NO_SAVEPOINT if self.failed else OPEN
+            del self.savepoints[index + 1:]
+            self.failed = False
+            self.tag = b"ROLLBACK"
+            return DONE
+        if self.failed:
+            return REFUSED
+        if control == SAVEPOINT:
+            self.savepoints.append((plan.command.savepoint, sql))
+            self.tag = b"SAVEPOINT"
+            return DONE
+        if control == RELEASE:
+            index = self._find(plan.command.savepoint)
+            if index < 0:
+                return OPEN
+            del self.savepoints[index:]
+            self.tag = b"RELEASE"
+            return DONE
+        if control == BEGIN and plan.command.plain:
+            self.tag = b"START TRANSACTION" if plan.command.start else b"BEGIN"
+            return WARNED
+        if control == SET_TRANSACTION and not self.has_read and not self.savepoints:
+            self.modes.append(sql)
+            self._modes(plan.command)
+            self.tag = b"SET"
+            return DONE
+        return OPEN
+
+    cdef list texts(self):
+        """Return what PostgreSQL has to be told to be where this transaction is."""
+        return [self.begin, *self.modes, *[text for _, text in self.savepoints]]
+
+    cdef Py_ssize_t _find(self, object name):
+        """Return where the newest savepoint of that name is, -1 if there is none."""
+        cdef Py_ssize_t index
+        for index in range(len(self.savepoints) - 1, -1, -1):
+            if self.savepoints[index][0] == name:
+                return index
+        return -1
