@@ -97,6 +97,16 @@ class InFailedTransaction(PgambError):
     sqlstate = "25P02"
 
 
+class ActiveTransaction(PgambError):
+    """A transaction block is open already: PostgreSQL's warning at a second BEGIN."""
+
+    sqlstate = "25001"
+
+
+class InvalidSavepoint(PgambError):
+    sqlstate = "3B001"
+
+
 class QueryCanceled(PgambError):
     sqlstate = "57014"
 

@@ -165,7 +165,7 @@ class Pools:
         """Find new places for those who wait at a pool that cannot serve them."""
         waiting = pool.take_waiting()
         if waiting:
-            self.group(pool.database, pool.user).requeue(waiting, pool.replica)
+            self.group(pool.database, pool.user).requeue(waiting)
 
     # Opening.
 

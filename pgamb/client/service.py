@@ -54,6 +54,7 @@ class Service:
             session_mode=options.pool_mode == "session",
             prepared_limit=options.prepared_statements,
             on_frontend_closed=self._frontend_closed,
+            lazy=options.transactions == "lazy",
         )
         opener = Opener(options)
         self._authenticator = Authenticator(options)

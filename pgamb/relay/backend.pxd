@@ -14,6 +14,7 @@ cdef class Owner(Stream):
 
     cdef readonly double waiting_since      # monotonic seconds; means something only while it waits
     cdef Home waits_at                      # the pool, None while it waits for a primary
+    cdef uint8_t shown                      # the status told instead of PostgreSQL's `I`: the transaction is not real
 
     cdef int backend_granted(self, Backend backend) except -1
     cdef int checkout_failed(self, object error) except -1
@@ -25,6 +26,8 @@ cdef class Owner(Stream):
     cdef int on_ready_for_query(self, Backend backend) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
     cdef int backend_lost(self, Backend backend, object error) except -1
+    cdef bint on_refused(self, Backend backend, bytes state) except -1
+    cdef int on_requeued(self) except -1
 
 
 cdef class Home:
@@ -46,6 +49,10 @@ cdef class Backend(Stream):
     cdef bint copying_in            # in COPY FROM STDIN
     cdef bint batch_open            # messages of the extended protocol went out, and no Sync or Query behind them
     cdef bint trailing              # something that answers nothing stands behind the ReadyForQuery just read
+    cdef Buffer kept                # units that may be repeated elsewhere, as the application sent them, oldest first
+    cdef size_t keeping             # length of the unit whose last reply is about to be pushed, if it is kept
+    cdef bint unkept                # a unit that is not kept is under way, behind those that are
+    cdef bint judging               # the answer to a kept unit begins here: nothing of it has been forwarded
     cdef bint forwarded             # a byte of an answer has reached the owner since its last ReadyForQuery
     cdef readonly char status       # I, T or E, of the last ReadyForQuery
     cdef public object parameters   # ParameterSet in force
@@ -70,6 +77,10 @@ cdef class Backend(Stream):
     cdef int own(self, Owner owner) except -1
     cdef int forget_statements(self) except -1
     cdef int inject_query(self, bytes sql, int flags) except -1
+    cdef int keep(self, const char* data, size_t size) except -1
+    cdef int end_unit(self) except -1
+    cdef bytes take_kept(self)
+    cdef bint disown(self) except -1
     cdef int answer(self) except -1
     cdef int lose(self, object error) except -1
     cpdef int close(self) except -1
@@ -79,6 +90,8 @@ cdef class Backend(Stream):
     cdef int _keep(self, char* buffer, size_t start, size_t position, size_t size) except -1
     cdef bint _begin_large(self, uint8_t kind, char* buffer, size_t start, size_t position, size_t left) except -1
     cdef int _give(self, const char* data, size_t size, bint more) except -1
+    cdef int _judge(self, const char* data, size_t size) except -1
+    cdef int _consume_kept(self, size_t size) except -1
     cdef bint _handle(self, uint8_t kind, char* buffer, size_t start, size_t position, size_t total) except -1
     cdef bint _out_of_step(self, uint8_t kind) except -1
     cdef bint _ready_for_query(self, char* buffer, size_t start, size_t position, size_t total) except -1

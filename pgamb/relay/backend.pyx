@@ -9,7 +9,9 @@ Invariants:
   then, the owner has been given a part that only this backend can complete (`pass_left`);
 * when `on_ready_for_query` is called, everything up to it has been given to the owner. The owner may have released
   the backend when it returns, and another may own it already;
-* a backend that breaks a rule of the protocol, or is lost, is closed and never used again.
+* a backend that breaks a rule of the protocol, or is lost, is closed and never used again;
+* units that are kept stand before those that are not, and of the oldest one's answer nothing has been forwarded while
+  `judging`: it can still be asked of another member.
 """
 
 from collections import OrderedDict
@@ -22,7 +24,8 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u16, read_u32
 from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
-    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, PARSE, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Reply,
+    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, REPORT, SETTLE, SWALLOW, SYNC,
+    Reply,
 )
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
@@ -33,6 +36,12 @@ from pgamb.wire.messages import parse_error_fields, query
 # A message up to this size is forwarded whole or not at all; a larger one as it comes.
 cdef enum:
     WHOLE_BYTES = SCRATCH_BYTES // 2
+
+# What becomes of an answer that has begun to arrive.
+cdef enum:
+    FORWARD
+    REFUSED
+    UNDECIDED
 
 
 cdef class Owner(Stream):
@@ -78,6 +87,14 @@ cdef class Owner(Stream):
         """The backend is gone; it belongs to nobody any more."""
         raise NotImplementedError
 
+    cdef bint on_refused(self, Backend backend, bytes state) except -1:
+        """A kept unit gets an error with this SQLSTATE; return whether it was taken back, and the backend with it."""
+        raise NotImplementedError
+
+    cdef int on_requeued(self) except -1:
+        """The pool that it waits at serves nobody any more."""
+        raise NotImplementedError
+
 
 cdef class Home:
     """Where a backend goes when nobody owns it."""
@@ -111,6 +128,7 @@ cdef class Backend(Stream):
         self.status = b"I"
         self.replies = Replies()
         self.held = Buffer()
+        self.kept = Buffer()
         self.statements = OrderedDict()
         self.in_recovery = in_recovery
         self.begin(reactor, fd, tls, tls_in, tls_out)
@@ -150,10 +168,65 @@ cdef class Backend(Stream):
         return 0
 
     cdef int inject_query(self, bytes sql, int flags) except -1:
-        """Send a query of pgamb's own; its answer is swallowed (`flags` adds CAPTURE, SETTLE)."""
+        """Send a query of pgamb's own; its answer is swallowed (`flags` adds CAPTURE, SETTLE).
+
+        It leaves with what is written next, unless it is the last of its kind (SETTLE).
+        """
         cdef bytes message = query(sql)
         self.replies.push(QUERY, SWALLOW | flags, None)
-        return self.write(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+        # A simple query drops the unnamed statement.
+        self.unnamed = None
+        self.collect(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+        return self.flush() if flags & SETTLE else 0
+
+    cdef int keep(self, const char* data, size_t size) except -1:
+        """Keep a unit that is about to be sent, so that it can be repeated elsewhere; harmless if that cannot be."""
+        if self.unkept:
+            return 0
+        if self.kept.size() == 0:
+            self.judging = True
+        self.kept.append(data, size)
+        self.keeping = size
+        return 0
+
+    cdef bytes take_kept(self):
+        """Return the units that are kept, and keep them no more."""
+        cdef bytes units = PyBytes_FromStringAndSize(self.kept.head(), self.kept.size())
+        self.kept.clear()
+        self.judging = False
+        return units
+
+    cdef bint disown(self) except -1:
+        """What was sent is wanted no more; return whether the backend can be used again when it has been answered."""
+        cdef Effect effect
+        cdef uint32_t i
+        cdef bint clean = self.replies.owed() == 1 and not self.batch_open
+        for effect in reversed(self.replies.effects_left()):
+            clean = clean and effect.on_backend is None and effect.evicted is None
+            self._undo(effect, False)
+        self.replies.effects = None
+        for i in range(self.replies.count):
+            self.replies.at(i).flags |= SWALLOW
+            self.replies.at(i).kept_bytes = 0
+        self.replies.at(self.replies.count - 1).flags |= SETTLE | FORGIVE
+        self.own(None)
+        return clean
+
+    cdef int end_unit(self) except -1:
+        """The reply pushed last is that of the end of the unit that is kept, if it is."""
+        self.replies.at(self.replies.count - 1).kept_bytes = <uint32_t> self.keeping
+        self.unkept = self.unkept or self.keeping == 0
+        self.keeping = 0
+        return 0
+
+    cdef int _consume_kept(self, size_t size) except -1:
+        """A unit has been answered."""
+        if size:
+            self.kept.consume(size)
+            self.judging = self.kept.size() > 0
+        if self.replies.count == 0:
+            self.unkept = False
+        return 0
 
     cpdef int close(self) except -1:
         """Close it at once; nobody is told."""
@@ -210,6 +283,7 @@ cdef class Backend(Stream):
         cdef uint8_t kind
         cdef uint32_t length
         cdef Reply* head
+        cdef int verdict
         if self.pass_left:
             take = min(self.pass_left, size)
             self.pass_left -= take
@@ -217,6 +291,21 @@ cdef class Backend(Stream):
             if not self.pass_forward:
                 start = take
         while size - position >= 5:
+            if self.judging:
+                verdict = self._judge(buffer + position, size - position)
+                if verdict == UNDECIDED:
+                    self._give(buffer + start, position - start, False)
+                    return self.held.append(buffer + position, size - position)
+                if verdict == FORWARD and not self.judging:
+                    self._give(buffer + start, position - start, True)
+                    start = position
+                    self.answer()
+                elif verdict == REFUSED:
+                    # Everything before has been given away, and what follows is swallowed.
+                    self._give(buffer + start, position - start, False)
+                    start = position
+                    if self.fd < 0:
+                        return 0
             kind = <uint8_t> buffer[position]
             length = read_u32(buffer + position + 1)
             if length < 4 or length > 0x7ffffffe:
@@ -252,7 +341,7 @@ cdef class Backend(Stream):
                 start = position
             if self.fd < 0:
                 return 0
-            if self.replies.count and self.replies.head().flags & ANSWER:
+            if self.replies.count and self.replies.head().flags & ANSWER and not self.judging:
                 self._give(buffer + start, position - start, True)
                 start = position
                 self.answer()
@@ -290,6 +379,45 @@ cdef class Backend(Stream):
             self._give(buffer + start, position - start, True)
             return 0
         return 1
+
+    cdef int _judge(self, const char* data, size_t size) except -1:
+        """Look ahead in the answer to a kept unit, before anything of it is forwarded.
+
+        FORWARD: there is a row or a result, or an error that is the application's; `judging` is over. UNDECIDED: there
+        is nothing yet but what comes before rows. REFUSED: the owner has taken the unit back.
+        """
+        cdef Reply* head = self.replies.head()
+        cdef size_t position = 0, total
+        cdef uint8_t kind
+        cdef bint decided = False
+        cdef const char* before_rows = b"TTTTTT" if head != NULL and head.kind == QUERY else b"123ntT"
+        cdef bytes state
+        if self.owner is None:
+            self.judging = False
+            return FORWARD
+        if head == NULL or (head.kind == QUERY and head.flags & SWALLOW):
+            return FORWARD
+        while size - position >= 5:
+            kind = <uint8_t> data[position]
+            total = <size_t> read_u32(data + position + 1) + 1
+            if total < 5 or total > WHOLE_BYTES or kind == b"Z":
+                decided = True
+                break
+            if kind != b"E" and memchr(before_rows, kind, 6) == NULL:
+                decided = True
+            if total > size - position:
+                break
+            if kind == b"E":
+                state = _sqlstate(data + position + 5, total - 5)
+                if state is not None and self.owner.on_refused(self, state):
+                    return REFUSED
+                decided = True
+                break
+            position += total
+        if not decided and size < WHOLE_BYTES:
+            return UNDECIDED
+        self.judging = False
+        return FORWARD
 
     cdef int _give(self, const char* data, size_t size, bint more) except -1:
         """Give bytes to the owner; with `more`, they may wait for what follows."""
@@ -380,6 +508,7 @@ cdef class Backend(Stream):
     cdef bint _ready_for_query(self, char* buffer, size_t start, size_t position, size_t total) except -1:
         cdef Reply* head
         cdef int flags
+        cdef size_t kept
         cdef bytes error
         cdef list rows
         cdef Owner owner = self.owner
@@ -389,13 +518,17 @@ cdef class Backend(Stream):
         ):
             return self._out_of_step(b"Z")
         flags = head.flags
+        kept = head.kept_bytes
         self.status = buffer[position + 5]
         self.copying_in = False
         self.replies.pop()
         self._drop_copy_ends()
+        self._consume_kept(kept)
         if flags & SWALLOW:
             self._give(buffer + start, position - start, False)
             error, self.swallowed_error = self.swallowed_error, None
+            if flags & FORGIVE:
+                error = None
             rows, self.captured = self.captured, None
             if flags & SETTLE:
                 if owner is not None:
@@ -407,6 +540,8 @@ cdef class Backend(Stream):
         if self.trailing and self.replies.count == 0:
             # Nobody asked for what follows: it must not pass for the answer to the next owner's query.
             self.tainted = True
+        if owner is not None and owner.shown and self.status == b"I":
+            buffer[position + 5] = <char> owner.shown
         self._give(buffer + start, position + total - start, False)
         self.forwarded = False
         if owner is not None:
@@ -547,3 +682,19 @@ cdef bint _is_fatal(const char* fields, size_t size) noexcept:
             break
         position = end - fields + 1
     return False
+
+
+cdef bytes _sqlstate(const char* fields, size_t size):
+    """Return the SQLSTATE of an ErrorResponse that does not end its connection, None if there is none."""
+    cdef size_t position = 0
+    cdef const char* end
+    if _is_fatal(fields, size):
+        return None
+    while position + 1 < size and fields[position] != 0:
+        end = <const char*> memchr(fields + position, 0, size - position)
+        if end == NULL:
+            break
+        if fields[position] == b"C":
+            return PyBytes_FromStringAndSize(fields + position + 1, end - fields - position - 1)
+        position = end - fields + 1
+    return None

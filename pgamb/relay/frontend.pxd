@@ -2,20 +2,22 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from pgamb.relay.backend cimport Backend, Owner
-from pgamb.relay.buffer cimport Buffer
-from pgamb.relay.pool cimport Group, Pool
-from pgamb.relay.prepared cimport Prepared
+from pgamb.relay.backend cimport Backend
+from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
-from pgamb.relay.statement cimport Statement
+from pgamb.relay.routes cimport REASONS
+from pgamb.relay.speaker cimport Speaker
+from pgamb.relay.statement cimport Plan, Statement
 
 
 cdef enum State:
     READY           # the next message may be looked at
     WAITING         # for a backend, or for a primary
+    PARKED          # until a replica is new enough
     SETTLING        # the backend is being given this session's parameters
     ASKING          # the backend is being asked for this session's parameters
     RESTORING       # ... and given back what a RESET returns to
+    PREPARING       # statements are being prepared, and a Sync of ours ends that
     STALLED         # the next statement needs another backend than the one still at work
     CLOSED
 
@@ -25,28 +27,33 @@ cdef class Relay:
     cdef readonly dict frontends            # the process id that an application was told -> Frontend
     cdef readonly bint session_mode
     cdef readonly int prepared_limit        # statements per backend
+    cdef readonly bint lazy                 # transactions begin when they have to
     cdef object on_frontend_closed          # called as (frontend)
+    cdef object on_repeated                 # called as (frontend, plan or None)
+    cdef unsigned long long[REASONS] counts
+    cdef readonly unsigned long long refusals   # reads asked again because a replica refused them
+    cdef readonly unsigned long long conflicts  # ... because replay cancelled them
+    cdef readonly unsigned long long losses     # ... because their member was lost
     cdef readonly unsigned long long to_primary
     cdef readonly unsigned long long to_replica
 
+    cdef int tell_repeated(self, Frontend frontend, Plan plan) except -1
+    cdef bytes own_parameters(self, Frontend frontend)
 
-cdef class Frontend(Owner):
+
+cdef class Frontend(Speaker):
     cdef readonly Relay relay
-    cdef readonly Group group
     cdef readonly int pid                   # what the application was told; key of its cancel requests
     cdef readonly bytes secret
-    cdef readonly object parameters         # ParameterSet that the session has
     cdef readonly object startup            # ParameterSet that it asked for when it connected
     cdef readonly Backend backend
     cdef readonly Pool pool                 # of the backend, or the one waited for
-    cdef Buffer pending                     # received and not dealt with; None while there is nothing
-    cdef Prepared prepared                  # None until the extended protocol is used
-    cdef size_t pass_left                   # what is still to come of a message that is passed on in pieces
-    cdef bint pass_drop                     # ... or dropped
     cdef readonly int pins
     cdef uint8_t state
     cdef bint ambiguous                     # its parameters forbid to trust what its SQL seems to say
     cdef bint serializable                  # its parameters keep it off replicas
+    cdef bint snapshot                      # its transactions are at least REPEATABLE READ, if they do not say
+    cdef int role                           # routing.hints.Wish
     cdef bint opaque                        # it may have set custom parameters whose names nobody has seen
     cdef bint dirty                         # a parameter may have changed
     cdef bint reset                         # ... to what it was when the session began
@@ -54,10 +61,16 @@ cdef class Frontend(Owner):
     cdef readonly bint wrote
     cdef bint committing                    # what was sent ends a transaction
     cdef bint pure                          # what was sent are proven reads
-    cdef bint failed                        # its transaction was lost with its backend: 25P02 until ROLLBACK
-    cdef bint refusing                      # skips to Sync: its batch was refused by pgamb
+    cdef bint granted                       # the backend is there for the unit at hand, which has not been sent yet
+    cdef bint opening                       # that unit makes the transaction real
+    cdef bint opened                        # ... it has been sent, and not been answered
+    cdef bint batch_failed
+    cdef uint8_t healing                    # Reason why the unit at hand is asked again, 0 if it is not
+    cdef uint8_t repeats
+    cdef uint8_t reason                     # Reason why the last unit went where it went
+    cdef readonly Pool routed               # ... and where; None: nowhere
+    cdef Plan plan                          # ... and what it was, if that is known
     cdef bint multiple                      # ... are several statements in one Query
-    cdef object lost                        # why, until the application has been told
     cdef int unpins
     cdef readonly unsigned long long units
 
@@ -71,11 +84,30 @@ cdef class Frontend(Owner):
     cdef size_t _query(self, const char* data, size_t size, size_t total) except? 0
     cdef size_t _function_call(self, const char* data, size_t size, size_t total) except? 0
     cdef size_t _forward(self, const char* data, size_t size, size_t total) except? 0
-    cdef size_t _drop(self, size_t size, size_t total) except? 0
+    cdef size_t _send_instead(self, bytes sql, size_t total) except 0
     cdef size_t _copy_data(self, const char* data, size_t size) except? 0
     cdef size_t _extended(self, const char* data, size_t size) except? 0
-    cdef bint _attach(self, int need) except -1
-    cdef Pool _route(self, int need)
+    cdef size_t _prepare(self, const char* data, size_t end) except 0
+    cdef bint _attach(self, int need, Plan plan) except -1
+    cdef Pool _route(self, int need, Plan plan)
+    cdef bint _reads_snapshot(self) noexcept
+    cdef Pool _choose(self)
+    cdef Pool _choose_for_good(self)
+    cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1
+    cdef int _lend(self) except -1
+    cdef bint may_begin(self) noexcept
+    cdef bint _is_busy(self) except -1
+    cdef bint _alone(self, int need) noexcept
+    cdef bint _has_snapshot(self) noexcept
+    cdef int _enter(self, int need) except -1
+    cdef int _note_answer(self, Plan plan) except -1
+    cdef bint _may_keep(self, int need, size_t size) noexcept
+    cdef int _learn(self, Plan plan) except -1
+    cdef bint on_refused(self, Backend backend, bytes state) except -1
+    cdef int _take_back(self, Backend backend) except -1
+    cdef int _repeat(self, int reason) except -1
+    cdef int on_requeued(self) except -1
+    cdef int _adopt_parameters(self) except -1
     cdef int _wait(self) except -1
     cdef bint _settle(self) except -1
     cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1
@@ -92,17 +124,9 @@ cdef class Frontend(Owner):
     cdef int _release(self) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
     cdef int backend_lost(self, Backend backend, object error) except -1
-    cdef int tell(self, bytes message) except -1
-    cdef bytes _ready_message(self)
-    cdef int _refuse(self, object error) except -1
-    cdef size_t _skip_to_sync(self, const char* data, size_t size) except? 0
-    cdef object _failure(self)
-    cdef size_t _query_failed(self, int need, size_t size, size_t total) except? 0
-    cdef size_t _batch_failed(self, const char* data, size_t end) except? 0
-    cdef int _tell_lost(self, Backend backend, bytes message) except -1
     cdef int _die(self, object error) except -1
 
-    cdef int _trusted(self, int need)
+    cdef int _trusted(self, int need, Plan plan)
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept
 
     cdef int _terminate(self) except -1

@@ -4,9 +4,13 @@
 Responsibility: find the units of work in what the application sends (a Query, a batch up to Sync or Flush), get a
 backend for each, forward it, and let go of the backend when PostgreSQL says that nothing holds it any more.
 
+While the session has a `block`, its transaction is not real: proven reads run by themselves, what controls the
+transaction is answered here (`speaker`), and anything else opens it (`_open`).
+
 Invariants:
 * while `state` is not READY nothing is forwarded: what arrives stays in `pending`, and reading stops;
 * a unit is forwarded only when the backend's parameters are the session's;
+* a read may be asked again elsewhere (`_repeat`) as long as nothing of its answer has been forwarded; nothing else may;
 * a backend is released only when it owes nothing, its status is `I`, nothing pins it, and `parameters` is what
   PostgreSQL says is in force; in any other case it is cleaned or closed.
 
@@ -18,30 +22,36 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp
 
-from pgamb.relay.backend cimport Backend, Owner
+from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u32
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
-from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Effect, Reply
+from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Effect
+from pgamb.relay.routes cimport (
+    A_QUESTION, A_READ, A_WRITE, ANSWERED, ASKED_FOR_PRIMARY, ASKED_FOR_REPLICA, ATTACHED, ISOLATION, LOST_THERE,
+    NO_REPLICA, NOT_NEW_ENOUGH, PINNED, PREPARES, REASONS, REFUSED_THERE, TRANSACTION, UNREADABLE,
+)
+from pgamb.relay.speaker cimport Speaker
 from pgamb.relay.statement cimport Plan, Statement
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
 from pgamb.errors import (
-    AdminShutdown, InFailedTransaction, PostgresError, ProtocolViolation, SerializationFailure,
-    TransactionResolutionUnknown,
+    AdminShutdown, PostgresError, ProtocolViolation, SerializationFailure, TransactionResolutionUnknown,
 )
+from pgamb.relay.routes import words_of
+from pgamb.routing.control import Control, Isolation
+from pgamb.routing.hints import Wish, wish_of_role
 from pgamb.routing.intent import Need, Pin
-from pgamb.session.parameters import SETTINGS_QUERY, settings_query
-from pgamb.wire.messages import command_complete, error_response, parse_error_fields, ready_for_query
+from pgamb.session.parameters import SETTINGS_QUERY, set_config_query, settings_query
+from pgamb.wire.messages import error_response, parse_error_fields, query
 
 cdef int NEED_READ = int(Need.READ)
 cdef int NEED_NEUTRAL = int(Need.NEUTRAL)
 cdef int NEED_BEGIN = int(Need.BEGIN)
 cdef int NEED_READ_ONLY = int(Need.READ_ONLY)
-cdef int NEED_END = int(Need.END)
 cdef int NEED_SEQUENCE = int(Need.SEQUENCE)
 cdef int NEED_COMMITS = int(Need.COMMITS)
 cdef int NEED_SET = int(Need.SET)
@@ -49,7 +59,22 @@ cdef int NEED_SETTINGS = int(Need.SETTINGS)
 cdef int NEED_MULTIPLE = int(Need.MULTIPLE)
 cdef int NEED_DEALLOCATE = int(Need.DEALLOCATE)
 cdef int NEED_DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
-cdef int NEED_EMPTY = int(Need.EMPTY)
+cdef int NEED_TIME = int(Need.TRANSACTION_TIME)
+# What no wish makes a read: it is no query, or the session's state hangs on it.
+cdef int NEVER_A_READ = int(
+    Need.CONTROL | Need.SET | Need.SHOW | Need.COPY_IN | Need.MULTIPLE | Need.DEALLOCATE | Need.DEALLOCATE_ALL
+    | Need.EXECUTE | Need.EMPTY | Need.SEQUENCE
+)
+cdef int CONTROL_BEGIN = int(Control.BEGIN)
+cdef int LEVEL_DEFAULT = int(Isolation.DEFAULT)
+cdef int LEVEL_REPEATABLE_READ = int(Isolation.REPEATABLE_READ)
+cdef int WISH_PRIMARY = int(Wish.PRIMARY)
+cdef int WISH_REPLICA = int(Wish.REPLICA)
+# A standby refuses with these what it cannot do, whatever the words (which are translated): a read that the primary,
+# too, answers so has lost nothing by being asked again.
+cdef tuple REFUSALS = (b"25006", b"0A000", b"55000", b"XX000")
+# Replay has cancelled it, which says nothing about the statement.
+cdef tuple CONFLICTS = (b"40001", b"40P01")
 # The server goes down: what it cuts off is told by what was under way.
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
 # What DISCARD ALL does not take back.
@@ -79,20 +104,47 @@ cdef enum:
     SMALL_BYTES = 10000
     # A session that sets more custom parameters than this keeps its backend, rather than ask for them all.
     CUSTOMS = 256
+    # A longer read is not kept, and so not repeated.
+    KEEP_BYTES = 1 << 16
+    # How often a read is asked again after its member was lost: it may be the read that kills them.
+    REPEATS = 2
 
 
 cdef class Relay:
-    """What all frontends of a process share."""
+    """What all frontends of a process share.
 
-    def __init__(self, parameter_sets, *, bint session_mode, int prepared_limit, on_frontend_closed):
+    `on_repeated(frontend, plan)` hears of reads that are asked again; `plan` is that of one that a replica has refused.
+    """
+
+    def __init__(
+        self, parameter_sets, *, bint session_mode, int prepared_limit, on_frontend_closed, bint lazy=True,
+        on_repeated=None,
+    ):
         self.parameter_sets = parameter_sets
         self.session_mode = session_mode
         self.prepared_limit = prepared_limit
         self.on_frontend_closed = on_frontend_closed
+        self.on_repeated = on_repeated
+        self.lazy = lazy and not session_mode
         self.frontends = {}
 
+    @property
+    def routes(self):
+        """Return how many units went where they went for each reason, in the order of `routes.NAMES`."""
+        return [self.counts[reason] for reason in range(REASONS)]
 
-cdef class Frontend(Owner):
+    cdef int tell_repeated(self, Frontend frontend, Plan plan) except -1:
+        if self.on_repeated is not None:
+            self.on_repeated(frontend, plan)
+        return 0
+
+    cdef bytes own_parameters(self, Frontend frontend):
+        """Return the query that gives a backend pgamb's own parameters."""
+        cdef dict shown = {b"pgamb.last_route": frontend.last_route.encode("utf-8", "replace")}
+        return set_config_query(shown)
+
+
+cdef class Frontend(Speaker):
     """A logged-in application; `fd` is a connected non-blocking socket whose descriptor now belongs to this object.
 
     `rest` is what the application had sent behind its log-in.
@@ -108,8 +160,7 @@ cdef class Frontend(Owner):
         self.secret = secret
         self.parameters = parameters
         self.startup = startup
-        self.ambiguous = parameters.ambiguous
-        self.serializable = parameters.serializable
+        self._adopt_parameters()
         self.customs = frozenset([name for name in startup.items if b"." in name]) or None
         self.pins = PIN_SESSION_MODE if relay.session_mode else 0
         self.pure = True
@@ -129,11 +180,21 @@ cdef class Frontend(Owner):
     @property
     def state_name(self):
         if self.state == READY:
-            return "active" if self.backend is not None else "idle"
+            if self.backend is not None:
+                return "active"
+            return "idle" if self.block is None else "virtual"
         return {
-            WAITING: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled", RESTORING: "restoring",
-            CLOSED: "closed",
+            WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
+            RESTORING: "restoring", PREPARING: "active", CLOSED: "closed",
         }[self.state]
+
+    @property
+    def last_route(self):
+        """Return where the last unit went, and why, in words."""
+        evidence = "" if self.plan is None else f" ({self.plan.intent.reason})"
+        place = "pgamb" if self.routed is None else f"{self.routed.name}"
+        role = "" if self.routed is None else " (replica)" if self.routed.replica else " (primary)"
+        return f"{place}{role}: {words_of(self.reason)}{evidence}"
 
     @property
     def pin_names(self):
@@ -268,6 +329,7 @@ cdef class Frontend(Owner):
         cdef Effect effect = None
         cdef bytes name
         cdef int need = 0
+        cdef size_t take
         cdef bint whole = total <= size
         if not whole and total <= QUERY_BYTES:
             return 0
@@ -276,13 +338,27 @@ cdef class Frontend(Owner):
         # A text without its zero is for PostgreSQL to refuse.
         if whole and total > 5 and data[total - 1] == 0:
             plan = self.group.statements.plans.of_text(data + 5, total - 6)
-            need = self._trusted(plan.need)
+            if self.healing == REFUSED_THERE:
+                self._learn(plan)
+            need = self._trusted(plan.need, plan)
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)
-        if not self._attach(need):
+        if self.block is not None or (plan is not None and plan.control == CONTROL_BEGIN and self.backend is None):
+            if self._is_busy():
+                return 0
+            take = self._answer_query(plan, need, data, size, total)
+            if take:
+                self._note_answer(plan)
+                return take
+        self.opening = self.block is not None and not (plan is not None and self._alone(need))
+        if not self._attach(need, plan):
             return 0
         if self.backend.skipping:
             return self._drop(size, total)
+        if self.block is not None:
+            self._enter(need)
+        if plan is not None and plan.shows:
+            self._lend()
         if plan is not None:
             self._note(need, plan.pins, plan.unpins, plan.customs)
         else:
@@ -297,26 +373,48 @@ cdef class Frontend(Owner):
             self.prepared.unnamed = None
         self.backend.unnamed = None
         self.backend.batch_open = False
+        if whole and self._may_keep(need, total):
+            self.backend.keep(data, total)
         self.backend.replies.push(QUERY, 0, effect)
+        self.backend.end_unit()
         if need & NEED_DEALLOCATE_ALL:
             # What a backend has is known again when it has answered.
             self.state = STALLED
+        if plan is not None and plan.substitute is not None:
+            return self._send_instead(plan.substitute, total)
         return self._forward(data, size, total)
+
+    cdef size_t _send_instead(self, bytes sql, size_t total) except 0:
+        """Send another text than that of the Query whose length was `total`."""
+        cdef bytes message = query(sql)
+        self.backend.write(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+        return total
 
     cdef size_t _function_call(self, const char* data, size_t size, size_t total) except? 0:
         """FunctionCall, the fast path: nobody knows what the function does."""
+        cdef size_t take
         if self.refusing:
             return self._drop(size, total)
         if self.failed and self.backend is None:
             return self._query_failed(0, size, total)
-        if not self._attach(0):
+        if self.block is not None:
+            if self._is_busy():
+                return 0
+            take = self._answer_query(None, 0, data, size, total)
+            if take:
+                return take
+        self.opening = self.block is not None
+        if not self._attach(0, None):
             return 0
         if self.backend.skipping:
             return self._drop(size, total)
+        if self.block is not None:
+            self._enter(0)
         # It may be set_config() or pg_advisory_lock(): whatever it leaves behind, nobody else gets this backend.
         self._note(0, PIN_FAST_PATH, 0, None)
         self.backend.batch_open = False
         self.backend.replies.push(QUERY, 0, None)
+        self.backend.end_unit()
         return self._forward(data, size, total)
 
     cdef size_t _forward(self, const char* data, size_t size, size_t total) except? 0:
@@ -326,13 +424,6 @@ cdef class Frontend(Owner):
             self.pass_drop = False
             total = size
         self.backend.write(data, total)
-        return total
-
-    cdef size_t _drop(self, size_t size, size_t total) except? 0:
-        if total > size:
-            self.pass_left = total - size
-            self.pass_drop = True
-            return size
         return total
 
     cdef size_t _copy_data(self, const char* data, size_t size) except? 0:
@@ -372,9 +463,9 @@ cdef class Frontend(Owner):
         """A batch of the extended protocol, or as much of it as there is."""
         cdef Scan scan
         cdef Prepared prepared
-        cdef size_t total, end
+        cdef size_t total, end, take
         cdef int need
-        cdef bint large_bind = False
+        cdef bint large_bind = False, preparing, flushed
         if self.prepared is None:
             self.prepared = Prepared(self.group.statements, self.relay.prepared_limit)
         prepared = self.prepared
@@ -383,7 +474,9 @@ cdef class Frontend(Owner):
         prepared.parameters = self.parameters
         scan = prepared.scan(data, size)
         end = prepared.end
-        need = self._trusted(prepared.need)
+        if self.healing == REFUSED_THERE:
+            self._learn(None)
+        need = self._trusted(prepared.need, prepared.plan if prepared.binds == 1 else None)
         if scan == INCOMPLETE:
             if size - end >= 5 and data[end] == b"B" and <size_t> read_u32(data + end + 1) > BATCH_BYTES:
                 # Wait for its names only.
@@ -393,30 +486,58 @@ cdef class Frontend(Owner):
             need &= ~(NEED_READ | NEED_NEUTRAL)
         elif scan == FOREIGN and end == 0:
             return 0
-        if not prepared.synced and self.backend is None:
+        if self.block is not None and self._is_busy():
+            return 0
+        if scan == COMPLETE and self.backend is None and not self.failed:
+            take = self._peel(data, end)
+            if take:
+                self._note_answer(prepared.plan)
+                return take
+        preparing = scan == COMPLETE and prepared.binds == 0 and prepared.executes == 0
+        flushed = (
+            preparing and prepared.closed and not prepared.synced and end > 5 and need & NEED_READ and not self.pins
+            and (self.backend is None or self.granted)
+        )
+        if not prepared.synced and not flushed and (self.backend is None or self.granted):
             # The batch goes on after its Flush, nobody knows how; and it must stay where it begins.
             need &= ~(NEED_READ | NEED_NEUTRAL)
-        elif not prepared.synced and need & NEED_READ:
+        elif not prepared.synced and not flushed and need & NEED_READ:
             # Not in the wake of a read on a replica, either.
             need = (need & ~NEED_READ) | NEED_NEUTRAL
         if self.backend is None and end == 5 and data[0] == b"H":
-            # Nothing is open that a Flush could hurry.
+            # Nothing is open that a Flush could hurry, but an answer of ours.
+            self.flush()
             return end
         if prepared.bare and self.backend is None:
             # Nothing is open that a Sync could end.
             self.tell(self._ready_message())
             return end
-        if self.failed and self.backend is None:
+        if self.backend is None and (self.failed or (self.block is not None and self.block.failed)):
             return self._batch_failed(data, end)
         if self.backend is None and scan == COMPLETE and prepared.prepare_alone(data, end, self.group, self.parameters):
             # Nobody waits for a backend to prepare what is known to be right.
             self.tell(prepared.completions + self._ready_message())
             return end
-        if not self._attach(need):
+        self.opening = self.block is not None and not (
+            (preparing and (prepared.synced or flushed)) or (prepared.synced and prepared.plain and self._alone(need))
+        )
+        if not self._attach(need, prepared.plan):
             return 0
+        if self.block is not None:
+            self._enter(need)
+        if prepared.binds == 1 and prepared.plan is not None and prepared.plan.shows:
+            self._lend()
         self._note(need, prepared.pins, prepared.unpins, prepared.customs)
+        if (flushed or prepared.synced) and not self.backend.skipping and self._may_keep(need, end):
+            self.backend.keep(data, end)
+        if flushed:
+            return self._prepare(data, end)
         if end:
             prepared.send(self.backend, data, end)
+        if prepared.synced:
+            self.backend.end_unit()
+        else:
+            self.backend.unkept = True
         if large_bind:
             total = prepared.send_bind_head(self.backend, data + end, size - end)
             self.pass_left = total - (size - end)
@@ -429,31 +550,173 @@ cdef class Frontend(Owner):
             self.state = STALLED
         return end
 
-    cdef int _trusted(self, int need):
+    cdef size_t _prepare(self, const char* data, size_t end) except 0:
+        """Send a batch that only prepares reads, and ends with a Flush, as if a Sync of ours ended it.
+
+        What follows may then run anywhere: drivers prepare so before they know where they want to run it.
+        """
+        cdef Backend backend = self.backend
+        self.batch_failed = False
+        backend.corked = True
+        self.prepared.send(backend, data, end - 5)
+        backend.corked = False
+        backend.batch_open = False
+        backend.replies.push(SYNC, SWALLOW | SETTLE, None)
+        backend.end_unit()
+        backend.write(b"S\0\0\0\4", 5)
+        self.state = PREPARING
+        return end
+
+    cdef int _trusted(self, int need, Plan plan):
         """Return what of `need` can be believed of this session's SQL: it may be a write, or several statements."""
         if self.ambiguous:
             return need & ~(NEED_READ | NEED_NEUTRAL) | NEED_MULTIPLE
+        if plan is not None and plan.wish == WISH_REPLICA and not (
+            need & (NEED_READ | NEVER_A_READ) or plan.refused or plan.pins
+        ):
+            # The application says that it is a read; a replica says no, if it is not.
+            return need & ~NEED_NEUTRAL | NEED_READ
         return need
+
+    # Transactions that are not real.
+
+    cdef bint may_begin(self) noexcept:
+        return self.relay.lazy and self.backend is None and not (self.pins or self.ambiguous or self.dirty)
+
+    cdef bint _is_busy(self) except -1:
+        """Tell whether what was sent before must be answered first; then that is waited for."""
+        if self.backend is not None and (self.backend.replies.count or self.pass_left):
+            self.state = STALLED
+            return 1
+        return 0
+
+    cdef bint _alone(self, int need) noexcept:
+        """Tell whether a read can run by itself, while the transaction that it is in stays virtual."""
+        return need & NEED_READ and not need & NEED_TIME and not self._has_snapshot()
+
+    cdef bint _has_snapshot(self) noexcept:
+        """Tell whether all of the virtual transaction sees one snapshot: then its first statement makes it real."""
+        cdef int isolation = self.block.isolation
+        return isolation >= LEVEL_REPEATABLE_READ or (isolation == LEVEL_DEFAULT and self.snapshot)
+
+    cdef int _enter(self, int need) except -1:
+        """A unit of a virtual transaction is about to be sent."""
+        cdef bytes text
+        if not self.opening:
+            self.shown = b"T"
+            self.block.has_read = True
+            return 0
+        for text in self.block.texts():
+            self.backend.inject_query(text, 0)
+        if self.block.has_read and need & NEED_NEUTRAL:
+            # PostgreSQL judges some statements by whether a query has run before; this is the shortest one.
+            self.backend.inject_query(b"SELECT", 0)
+        self.block = None
+        self.opened = True
+        return 0
+
+    cdef int _note_answer(self, Plan plan) except -1:
+        self.plan = plan
+        self.routed = None
+        self.reason = ANSWERED
+        self.relay.counts[ANSWERED] += 1
+        return 0
+
+    # Reads that are asked again.
+
+    cdef bint _may_keep(self, int need, size_t size) noexcept:
+        """Tell whether a unit is a read that can be repeated."""
+        return (
+            need & NEED_READ and size <= KEEP_BYTES and self.backend.status == b"I" and not self.opened
+            and not self.backend.batch_open and not self.pins
+        )
+
+    cdef int _learn(self, Plan plan) except -1:
+        """A replica has refused what is being sent: none will be asked for it again."""
+        cdef Statement statement
+        if plan is not None:
+            if not plan.refused:
+                plan.refuse()
+                self.relay.tell_repeated(self, plan)
+            return 0
+        for statement in self.prepared.found:
+            if statement is not None and statement.plan.need & NEED_READ:
+                self._learn(statement.plan)
+        self.prepared.need &= ~(NEED_READ | NEED_NEUTRAL)
+        return 0
+
+    cdef bint on_refused(self, Backend backend, bytes state) except -1:
+        cdef Pool pool = self.pool
+        cdef bint conflict = state in CONFLICTS
+        if not pool.replica or backend.unkept or not (conflict or state in REFUSALS):
+            return 0
+        self._take_back(backend)
+        pool.recall(backend)
+        if conflict:
+            self.relay.conflicts += 1
+        else:
+            self.relay.refusals += 1
+        self.relay.tell_repeated(self, None)
+        self._repeat(LOST_THERE if conflict else REFUSED_THERE)
+        return 1
+
+    cdef int _take_back(self, Backend backend) except -1:
+        """What is kept goes to the front of what is pending, as if it had not been sent."""
+        cdef Effect effect
+        cdef Buffer again = Buffer()
+        cdef bytes units = backend.take_kept()
+        for effect in reversed(backend.replies.effects_left()):
+            if effect.name is not None:
+                self.on_undo(backend, effect, False)
+        again.append(PyBytes_AS_STRING(units), PyBytes_GET_SIZE(units))
+        if self.pending is not None:
+            again.append(self.pending.head(), self.pending.size())
+        self.pending = again
+        self.backend = None
+        return 0
+
+    cdef int _repeat(self, int reason) except -1:
+        """Ask again what was taken back."""
+        self.healing = reason
+        self.committing = self.multiple = self.granted = False
+        self.pure = True
+        self.unpins = 0
+        if self.state == STALLED or self.state == PREPARING:
+            self.state = READY
+        return self._resume()
 
     # Routing.
 
-    cdef bint _attach(self, int need) except -1:
+    cdef bint _attach(self, int need, Plan plan) except -1:
         """See to it that a backend is attached on which the next unit can run; if not, return 0, with `state` set."""
         cdef Pool pool
         cdef Backend backend = self.backend
         if backend is not None:
-            if backend.replies.count and not backend.batch_open and self.pool.replica and not need & NEED_READ:
+            if backend.replies.count and not backend.batch_open and self.pool.replica and not (
+                need & NEED_READ or self.role == WISH_REPLICA
+            ):
                 self.state = STALLED
                 return 0
-            return 1
-        pool = self._route(need)
+            if not self.granted:
+                self._note_route(plan, self.pool, PINNED if self.pins else ATTACHED)
+                return 1
+            if not self.pool.replica or self.role == WISH_REPLICA or (need & NEED_READ and not self.opening):
+                return 1
+            # While it waited, a replica has refused what it is about to send.
+            self._release()
+        pool = self._route(need, plan)
         if pool is None:
+            if self.state == PARKED:
+                return 0
             self._wait()
             self.group.hold(self)
             return 0
         self.pool = pool
+        self.granted = True
         if need & NEED_SEQUENCE:
             backend = pool.acquire_again(self, self.pid)
+        else:
+            backend = None
         if backend is None:
             backend = pool.acquire(self, self.parameters)
         if backend is None:
@@ -463,20 +726,81 @@ cdef class Frontend(Owner):
         self.backend = backend
         return self._settle()
 
-    cdef Pool _route(self, int need):
-        """Return where a unit goes: a replica only with a proven read (or READ ONLY transaction) of a session that
-        has not written, None if it has to wait for a primary.
-        """
-        cdef Pool pool
-        if not self.wrote and not self.pins and not self.serializable and (
-            need & NEED_READ or need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY
-        ):
+    cdef Pool _route(self, int need, Plan plan):
+        """Return where a unit goes, None if it has to wait: for a primary, or (PARKED) for a new enough replica."""
+        cdef Pool pool = None
+        cdef int reason = A_WRITE
+        cdef bint read = need & NEED_READ and (
+            not self.opening or (self.block.read_only == 1 and self._reads_snapshot())
+        )
+        if read and self.healing:
+            reason = self.healing
+        elif self.role == WISH_PRIMARY or (plan is not None and plan.wish == WISH_PRIMARY):
+            reason = ASKED_FOR_PRIMARY
+        elif self.pins:
+            reason = PINNED
+        elif self.serializable:
+            reason = ISOLATION
+        elif read:
+            pool = self._choose()
+            if self.state == PARKED:
+                return None
+            reason = A_READ if pool is not None else NO_REPLICA if not self.group.replicas else NOT_NEW_ENOUGH
+        elif self.role == WISH_REPLICA:
             pool = self.group.choose_replica()
-            if pool is not None:
-                self.relay.to_replica += 1
-                return pool
-        self.relay.to_primary += 1
-        return self.group.primary
+            reason = ASKED_FOR_REPLICA if pool is not None else NO_REPLICA
+        elif not self.relay.lazy and need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY:
+            pool = self._choose_for_good()
+            reason = A_READ if pool is not None else TRANSACTION
+        elif self.opening:
+            reason = TRANSACTION
+        elif self.ambiguous:
+            reason = UNREADABLE
+        elif plan is not None and plan.refused:
+            reason = REFUSED_THERE
+        elif self.block is not None:
+            reason = PREPARES
+        elif need & NEED_NEUTRAL:
+            reason = A_QUESTION
+        if pool is None:
+            pool = self.group.primary
+            if pool is None:
+                return None
+        self.healing = 0
+        self._note_route(plan, pool, reason)
+        return pool
+
+    cdef bint _reads_snapshot(self) noexcept:
+        """Tell whether the transaction about to be opened is REPEATABLE READ: a standby cannot be SERIALIZABLE."""
+        cdef int isolation = self.block.isolation
+        return isolation == LEVEL_REPEATABLE_READ or (
+            isolation == LEVEL_DEFAULT and self.snapshot and not self.serializable
+        )
+
+    cdef Pool _choose(self):
+        """Return the replica that the next read goes to; None: no replica, or (state PARKED) not yet."""
+        return None if self.wrote else self.group.choose_replica()
+
+    cdef Pool _choose_for_good(self):
+        """Return a replica for a transaction whose every statement may see more than the one before."""
+        return None if self.wrote else self.group.choose_replica()
+
+    cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1:
+        self.plan = plan
+        self.routed = pool
+        self.reason = reason
+        self.relay.counts[reason] += 1
+        if pool.replica:
+            self.relay.to_replica += 1
+        else:
+            self.relay.to_primary += 1
+        return 0
+
+    cdef int _lend(self) except -1:
+        """Give the backend the parameters that only pgamb knows, for the SHOW that follows."""
+        if self.backend.status == b"E" or self.backend.batch_open:
+            return 0
+        return self.backend.inject_query(self.relay.own_parameters(self), 0)
 
     cdef int _wait(self) except -1:
         self.state = WAITING
@@ -494,6 +818,9 @@ cdef class Frontend(Owner):
     cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1:
         """Remember what follows from a unit that is being sent."""
         self.units += 1
+        self.granted = False
+        if self.block is None:
+            self.shown = 0
         self.pins |= pins
         self.unpins |= unpins
         if not need & NEED_READ:
@@ -553,9 +880,17 @@ cdef class Frontend(Owner):
             self._resume()
         return 0
 
+    cdef int on_requeued(self) except -1:
+        self.state = READY
+        self.pool = None
+        self.granted = False
+        return self._resume()
+
     cdef int checkout_failed(self, object error) except -1:
         self.state = READY
         self.pool = None
+        self.granted = False
+        self.healing = 0
         self._refuse(error)
         return self._resume()
 
@@ -595,6 +930,10 @@ cdef class Frontend(Owner):
     cdef bytes on_error(self, Backend backend, bytes payload):
         # What did not happen unpins nothing.
         self.unpins = 0
+        self.batch_failed = True
+        if self.block is not None:
+            self.block.failed = True
+            self.shown = b"E"
         if backend.stale:
             backend.stale = False
             self.group.statements.renew()
@@ -613,6 +952,8 @@ cdef class Frontend(Owner):
         return 0
 
     cdef int on_ready_for_query(self, Backend backend) except -1:
+        self.opened = False
+        self.repeats = 0
         if backend.replies.count:
             return 0
         self.committing = self.multiple = False
@@ -654,8 +995,7 @@ cdef class Frontend(Owner):
         backend.parameters = found
         self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
         self.reset = False
-        self.ambiguous = self.parameters.ambiguous
-        self.serializable = self.parameters.serializable
+        self._adopt_parameters()
         if self.parameters is not found:
             # After a RESET: what the session asked for at its start is put back, and the application told so.
             self.state = RESTORING
@@ -664,9 +1004,21 @@ cdef class Frontend(Owner):
             self._release()
         return self._resume()
 
+    cdef int _adopt_parameters(self) except -1:
+        """Know at once what routing has to know of the session's parameters."""
+        self.ambiguous = self.parameters.ambiguous
+        self.serializable = self.parameters.serializable
+        self.snapshot = self.parameters.snapshot
+        cdef dict items = self.parameters.items
+        self.role = 0
+        if b"pgamb.role" in items:
+            self.role = int(wish_of_role((<bytes> items[b"pgamb.role"]).decode("utf-8", "replace")) or 0)
+        return 0
+
     cdef int _release(self) except -1:
         cdef Backend backend = self.backend
         self.backend = None
+        self.granted = False
         if self.opaque:
             # PostgreSQL lists no custom parameters: what a function may have set must not be the next session's.
             self.opaque = False
@@ -686,6 +1038,12 @@ cdef class Frontend(Owner):
             if not self.pins:
                 self._release()
             return self._resume()
+        if self.state == PREPARING:
+            self.state = READY
+            self.refusing = self.batch_failed
+            if not self.pins:
+                self._release()
+            return self._resume()
         self.state = READY
         if error is not None:
             # The unit must not run with other parameters than the session's.
@@ -699,7 +1057,7 @@ cdef class Frontend(Owner):
 
     cdef int backend_lost(self, Backend backend, object error) except -1:
         """Tell the application the truth about what was under way."""
-        cdef bint in_transaction = backend.status != b"I"
+        cdef bint in_transaction = backend.status != b"I" or self.opened
         cdef bint unfinished = backend.replies.count > 0 or backend.skipping or backend.batch_open
         # Nothing that would end the transaction has been sent, if no Sync was, nor the end of a COPY FROM.
         cdef bint uncommitted = not self.committing and not self.multiple and (
@@ -708,7 +1066,8 @@ cdef class Frontend(Owner):
         cdef uint8_t state = self.state
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
-        if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING:
+        self.granted = self.opened = False
+        if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING:
             self.state = READY
         if state == SETTLING:
             # Nothing of this unit has been sent: it goes elsewhere.
@@ -717,6 +1076,13 @@ cdef class Frontend(Owner):
             return self._resume()
         if self.pass_left:
             self.pass_drop = True
+        if backend.judging and not backend.unkept and self.repeats < REPEATS:
+            # Reads, and nothing of their answers has been forwarded.
+            self.repeats += 1
+            self.relay.losses += 1
+            self._take_back(backend)
+            self.relay.tell_repeated(self, None)
+            return self._repeat(LOST_THERE)
         if isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES:
             # PostgreSQL ended this session for a reason of its own: a timeout, an administrator's word.
             return self._die(error)
@@ -742,124 +1108,14 @@ cdef class Frontend(Owner):
             in_transaction = False
         else:
             failure = _lost_transaction(cause)
+        if self.block is not None:
+            # It was a read of a transaction that is not real.
+            self.block.failed = True
         self.failed = in_transaction
         self.committing = False
         self.pure = True
         self._tell_lost(backend, error_response(failure))
         return self._resume()
-
-    cdef int _tell_lost(self, Backend backend, bytes message) except -1:
-        """Answer with an error each unit that was sent; one whose Sync was not is skipped to that Sync."""
-        cdef Reply* slot
-        cdef uint32_t i
-        cdef bint told = backend.skipping
-        if not told:
-            self.tell(message)
-            told = True
-        for i in range(backend.replies.count):
-            slot = &backend.replies.ring[(backend.replies.first + i) & (backend.replies.capacity - 1)]
-            if slot.flags & SWALLOW or slot.kind == COPY_END:
-                continue
-            if not told and slot.kind != SYNC:
-                self.tell(message)
-                told = True
-            if slot.kind == QUERY or slot.kind == SYNC:
-                self.tell(self._ready_message())
-                told = False
-        self.refusing = told
-        return 0
-
-    # What pgamb answers itself.
-
-    cdef int tell(self, bytes message) except -1:
-        return self.write(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
-
-    cdef bytes _ready_message(self):
-        return ready_for_query(b"E" if self.failed else b"I")
-
-    cdef int _refuse(self, object error) except -1:
-        """Answer the unit that is pending with an error."""
-        cdef const char* data
-        cdef size_t size, total
-        self.tell(error_response(error))
-        if self.pending is None:
-            return 0
-        data = self.pending.head()
-        size = self.pending.size()
-        if data[0] == b"Q" or data[0] == b"F":
-            total = <size_t> read_u32(data + 1) + 1
-            self.pending.consume(self._drop(size, total))
-            if self.pending.size() == 0:
-                self.pending = None
-            return self.tell(self._ready_message())
-        self.refusing = True
-        return 0
-
-    cdef size_t _skip_to_sync(self, const char* data, size_t size) except? 0:
-        """Drop one message of a batch that was refused."""
-        cdef size_t total = <size_t> read_u32(data + 1) + 1
-        if data[0] == b"S":
-            self.refusing = False
-            self.tell(self._ready_message())
-        return self._drop(size, total)
-
-    cdef object _failure(self):
-        """Return why a statement cannot run in a transaction that was lost; the reason itself is told once."""
-        cdef object lost = self.lost
-        self.lost = None
-        return lost if lost is not None else InFailedTransaction(
-            "current transaction is aborted, commands ignored until end of transaction block"
-        )
-
-    cdef size_t _query_failed(self, int need, size_t size, size_t total) except? 0:
-        """Answer a Query in a transaction whose backend was lost, as PostgreSQL does in a failed one."""
-        if need & NEED_END and not (need & NEED_COMMITS and self.lost is not None):
-            self.lost = None
-            self.failed = False
-            self.tell(command_complete("ROLLBACK"))
-        elif need & NEED_EMPTY:
-            self.tell(b"I\0\0\0\4")
-        else:
-            self.tell(error_response(self._failure()))
-            # A COMMIT that fails has ended its transaction.
-            self.failed = not need & NEED_END
-        self.tell(self._ready_message())
-        return self._drop(size, total)
-
-    cdef size_t _batch_failed(self, const char* data, size_t end) except? 0:
-        """The same for a batch of the extended protocol."""
-        cdef size_t position = 0
-        cdef Py_ssize_t index = 0
-        cdef Statement statement, bound = None
-        cdef uint8_t kind
-        while position < end:
-            kind = <uint8_t> data[position]
-            if kind == b"S":
-                self.tell(self._ready_message())
-            elif kind == b"C":
-                self.tell(b"3\0\0\0\4")
-            elif kind != b"H":
-                if kind != b"E":
-                    statement = <Statement> self.prepared.found[index]
-                    index += 1
-                    if kind == b"B":
-                        bound = statement
-                else:
-                    statement = bound
-                if statement is None or not statement.plan.need & NEED_END or (
-                    statement.plan.need & NEED_COMMITS and self.lost is not None
-                ):
-                    self.tell(error_response(self._failure()))
-                    self.refusing = True
-                    return position + self._skip_to_sync(data + position, end - position)
-                if kind == b"E":
-                    self.failed = False
-                    self.lost = None
-                    self.tell(command_complete("ROLLBACK"))
-                else:
-                    self.tell({80: b"1\0\0\0\4", 66: b"2\0\0\0\4", 68: b"n\0\0\0\4"}[kind])
-            position += <size_t> read_u32(data + position + 1) + 1
-        return end
 
     # The end.
 
@@ -889,9 +1145,10 @@ cdef class Frontend(Owner):
         # Whoever let us go may still be reading what is in the scratch.
         self.receive(self.reactor.staging, STAGING_BYTES)
         self.close_fd()
-        if self.state == WAITING:
+        if self.state == WAITING or self.state == PARKED:
             self._unqueue()
         self.state = CLOSED
+        self.block = None
         self.pending = None
         self.relay.frontends.pop(self.pid, None)
         if backend is not None:
@@ -922,7 +1179,7 @@ cdef class Frontend(Owner):
 
     def fail_waiting(self, error):
         """Give up waiting: the unit that waits is answered with `error`, or goes on waiting if it waits no more."""
-        if self.state != WAITING:
+        if self.state != WAITING and self.state != PARKED:
             return
         self._unqueue()
         self.checkout_failed(error)

@@ -40,6 +40,7 @@ cdef class Pool(Home):
     cdef int clean(self, Backend backend, bint discard) except -1
     cdef int forget_parameters(self, Backend backend) except -1
     cdef int abandon(self, Backend backend) except -1
+    cdef int recall(self, Backend backend) except -1
     cdef int serve(self) except -1
     cdef int _want_more(self) except -1
     cdef int _put(self, Backend backend) except -1

@@ -324,6 +324,12 @@ cdef class Pool(Home):
         self.on_abandoned(self, backend)
         return self._want_more()
 
+    cdef int recall(self, Backend backend) except -1:
+        """Take back a backend whose answer is wanted no more, because another member is asked."""
+        if not backend.disown():
+            return self.abandon(backend)
+        return 0
+
     cdef int serve(self) except -1:
         """Give idle backends to those who wait."""
         while self.waiting.count and self.idle:
@@ -381,19 +387,11 @@ cdef class Group:
             primary.enqueue(owner)
         primary.serve()
 
-    def requeue(self, list owners, bint reads):
-        """Give new places to those who waited for a pool that cannot serve them; `reads`: a replica may."""
+    def requeue(self, list owners):
+        """Let those who waited for a pool that cannot serve them look for another place."""
         cdef Owner owner
-        cdef Pool pool
         for owner in owners:
-            pool = self.choose_replica() if reads else None
-            if pool is None:
-                pool = self.primary
-            if pool is None:
-                self.hold(owner)
-            else:
-                pool.enqueue(owner)
-                pool.serve()
+            owner.on_requeued()
 
     def longest_held(self):
         """Return who has been held longest, or None."""

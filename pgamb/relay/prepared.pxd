@@ -28,6 +28,11 @@ cdef class Prepared:
     cdef size_t end                 # behind the last whole message of the batch
     cdef bint synced                # it ends with Sync
     cdef bint bare                  # it is a Sync and nothing else
+    cdef bint closed                # its Sync or Flush is as short as it should be
+    cdef int binds
+    cdef int executes
+    cdef bint plain                 # each portal is the unnamed one, and is executed whole, right behind its Bind
+    cdef Plan plan                  # of the statement bound last
     cdef bytes completions          # what `prepare_alone` answers
     # What `send` is putting together.
     cdef Backend backend
@@ -49,6 +54,7 @@ cdef class Prepared:
     cdef int _count(self, Statement statement) except -1
     cdef int _conclude(self, int statements) except -1
     cdef Statement _parsed(self, const char* body, const char* end)
+    cdef Statement _statement(self, bytes sql, bytes types, bint named)
     cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending)
     cdef int _finish(self, const char* end) except -1
     cdef int _take(self, const char* end) except -1

@@ -13,7 +13,7 @@ What a message changes is changed when it is sent, and undone (`Effect`) if Post
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from pgamb.relay.framing cimport read_u32, write_u32
 from pgamb.relay.reactor cimport STAGING_BYTES
@@ -51,7 +51,8 @@ cdef class Prepared:
         cdef const char* end
         cdef Statement statement
         cdef dict pending = None
-        cdef int parses = 0, binds = 0
+        cdef int parses = 0
+        cdef bint bound = False
         self.found.clear()
         self.need = ALL_OF
         self.pins = 0
@@ -59,16 +60,18 @@ cdef class Prepared:
         self.customs = None
         self.end = 0
         self.synced = False
-        self.bare = False
+        self.bare = self.closed = False
+        self.binds = self.executes = 0
+        self.plain = True
         while size - position >= 5:
             kind = <uint8_t> data[position]
             total = <size_t> read_u32(data + position + 1) + 1
             if memchr(b"PBDECHS", kind, 7) == NULL:
-                self._conclude(max(parses, binds))
+                self._conclude(max(parses, self.binds))
                 return FOREIGN
             if total < 5 or total > LARGE_BYTES + 1 or (total > SMALL_BYTES + 1 and kind != b"P" and kind != b"B"):
                 # Nothing can be behind a length that cannot be.
-                self._conclude(max(parses, binds))
+                self._conclude(max(parses, self.binds))
                 return FOREIGN
             if total > size - position:
                 break
@@ -91,17 +94,29 @@ cdef class Prepared:
                 statement = self._named(body, end, kind == b"B", pending)
                 self.found.append(statement)
                 self._count(statement)
-                binds += kind == b"B"
+                if kind == b"B":
+                    self.binds += 1
+                    self.plain = self.plain and not bound and body < end and body[0] == 0
+                    bound = True
+                    if statement is not None:
+                        self.plan = statement.plan
             elif kind == b"D":
                 self.found.append(None)
+                self.plain = self.plain and bound and total == 7
+            elif kind == b"E":
+                self.executes += 1
+                self.plain = self.plain and bound and total == 10 and memcmp(body, b"\0\0\0\0\0", 5) == 0
+                bound = False
             position += total
             self.end = position
             if kind == b"S" or kind == b"H":
                 self.synced = kind == b"S"
                 self.bare = self.synced and position == 5
-                self._conclude(max(parses, binds))
+                self.closed = total == 5
+                self.plain = self.plain and not bound
+                self._conclude(max(parses, self.binds))
                 return COMPLETE
-        self._conclude(max(parses, binds))
+        self._conclude(max(parses, self.binds))
         return INCOMPLETE
 
     cdef int _count(self, Statement statement) except -1:
@@ -136,9 +151,14 @@ cdef class Prepared:
             return None
         cdef bytes text = PyBytes_FromStringAndSize(sql, types - sql - 1)
         cdef bytes oids = PyBytes_FromStringAndSize(types, end - types)
-        if body[0] == 0:
-            return self.statements.unnamed(text, oids)
-        return self.statements.of(text, oids, self.parameters.naming)
+        cdef Statement statement = self._statement(text, oids, body[0] != 0)
+        if statement.plan.substitute is not None:
+            statement = self._statement(statement.plan.substitute, oids, body[0] != 0)
+            statement.replaced = True
+        return statement
+
+    cdef Statement _statement(self, bytes sql, bytes types, bint named):
+        return self.statements.of(sql, types, self.parameters.naming) if named else self.statements.unnamed(sql, types)
 
     cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending):
         """Return the statement that a Bind or a Describe speaks of, None if there is none of that name."""
@@ -233,7 +253,8 @@ cdef class Prepared:
                 self._close(message, total)
             position += total
         self._finish(data + size)
-        backend.answer()
+        if backend.kept.size() == 0:
+            backend.answer()
         return 0
 
     cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0:
@@ -326,6 +347,9 @@ cdef class Prepared:
             effect.name = b""
             effect.previous = self.unnamed
             self.unnamed = self.backend.unnamed = statement
+            if statement.replaced:
+                self._skip(message, total)
+                self._put_parse(b"", statement.sql, statement.types)
             self.backend.replies.push(PARSE, 0, effect)
             return 0
         name = _text(message + 5, message + total)

@@ -19,11 +19,13 @@ cdef enum Flags:
     CAPTURE = 4     # with SWALLOW: the rows are for the control plane
     SETTLE = 8      # with SWALLOW: the end of what prepares a backend for its next use
     REPORT = 16     # with SWALLOW: the application hears of the parameters that it changes
+    FORGIVE = 32    # with SWALLOW: it may fail, the backend is as good as before
 
 
 cdef struct Reply:
     uint8_t kind
     uint8_t flags
+    uint32_t kept_bytes     # of the unit that ends here, as the application sent it; 0: not kept
 
 
 cdef class Effect:
@@ -51,6 +53,10 @@ cdef class Replies:
     cdef int copy_completed(self) except -1
     cdef bint copy_ended(self) noexcept
     cdef list effects_left(self)
+
+    cdef inline Reply* at(self, uint32_t index) noexcept:
+        """Return an entry; 0 is the oldest."""
+        return &self.ring[(self.first + index) & (self.capacity - 1)]
 
     cdef inline Reply* head(self) noexcept:
         """Return the oldest entry, NULL if nothing is owed."""

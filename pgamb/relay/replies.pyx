@@ -26,9 +26,10 @@ cdef class Replies:
         cdef Reply* slot
         if self.count == self.capacity:
             self._grow()
-        slot = &self.ring[(self.first + self.count) & (self.capacity - 1)]
+        slot = self.at(self.count)
         slot.kind = kind
         slot.flags = flags
+        slot.kept_bytes = 0
         if effect is not None:
             if self.effects is None:
                 self.effects = {}
@@ -64,7 +65,7 @@ cdef class Replies:
         cdef Reply* slot
         cdef int owed = 0
         for i in range(self.count):
-            slot = &self.ring[(self.first + i) & (self.capacity - 1)]
+            slot = self.at(i)
             owed += (slot.kind == QUERY or slot.kind == SYNC) and not slot.flags & SWALLOW
         return owed
 
@@ -89,7 +90,7 @@ cdef class Replies:
         """Tell whether a CopyDone or CopyFail has been sent and not been answered yet."""
         cdef uint32_t i
         for i in range(self.count):
-            if self.ring[(self.first + i) & (self.capacity - 1)].kind == COPY_END:
+            if self.at(i).kind == COPY_END:
                 return True
         return False
 
@@ -107,7 +108,7 @@ cdef class Replies:
             return 0
         self.drop_syncs_before_copy_end()
         for i in range(self.count):
-            if self.ring[(self.first + i) & (self.capacity - 1)].kind == COPY_END:
+            if self.at(i).kind == COPY_END:
                 return self._remove(i)
         return 0
 
@@ -130,7 +131,7 @@ cdef class Replies:
         cdef Reply* slot
         cdef bint eating = True
         for i in range(self.count):
-            slot = &self.ring[(self.first + i) & (self.capacity - 1)]
+            slot = self.at(i)
             if slot.kind == COPY_END:
                 eating = False
             if eating and slot.kind == SYNC:

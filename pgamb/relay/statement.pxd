@@ -12,7 +12,9 @@ cdef class Plan:
     cdef readonly int wish          # routing.hints.Wish of its leading comment
     cdef readonly bint shows        # SHOW of one of pgamb's own parameters
     cdef readonly bytes substitute  # what is sent in its place; None, most often
-    cdef public bint refused        # a replica has refused it: it is no read, whatever it seems to be
+    cdef readonly bint refused      # a replica has refused it: it is no read, whatever it seems to be
+
+    cdef int refuse(self) except -1
 
 
 cdef class Plans:
@@ -35,6 +37,7 @@ cdef class Statement:
     cdef readonly bytes name        # its name on every backend
     cdef readonly Plan plan
     cdef unsigned int generation    # of the plan
+    cdef bint replaced              # its text is not the application's
     cdef set accepted               # (group, parameters) under which PostgreSQL has accepted it
     cdef object __weakref__
 

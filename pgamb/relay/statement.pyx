@@ -20,6 +20,7 @@ from pgamb.routing.intent import Need, Pin
 from pgamb.session.custom import CustomParameters
 
 cdef int READ = int(Need.READ)
+cdef int NEUTRAL = int(Need.NEUTRAL)
 cdef int SET = int(Need.SET)
 cdef int SETTINGS = int(Need.SETTINGS)
 cdef int MAY_SET = int(Need.SET | Need.SETTINGS | Need.MULTIPLE)
@@ -59,6 +60,12 @@ cdef class Plan:
         wrong = refusal(intent, sql)
         if wrong is not None:
             self.substitute = raising(*wrong)
+
+    cdef int refuse(self) except -1:
+        """Take it for a write from now on."""
+        self.refused = True
+        self.need &= ~(READ | NEUTRAL)
+        return 0
 
     def __repr__(self):
         return f"<Plan {self.intent!r}>"

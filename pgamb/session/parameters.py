@@ -64,7 +64,7 @@ class ParameterSet:
     Equal sets made by one `ParameterSets` are the same object, so that the data plane compares by identity.
     """
 
-    __slots__ = ("__weakref__", "ambiguous", "items", "naming", "serializable")
+    __slots__ = ("__weakref__", "ambiguous", "items", "naming", "serializable", "snapshot")
 
     def __init__(self, items: Mapping[bytes, bytes]) -> None:
         self.items = dict(sorted(items.items()))
@@ -72,6 +72,7 @@ class ParameterSet:
         self.ambiguous = is_ambiguous(items)
         # A standby refuses each statement of such a session, even the one that would reset the parameter.
         self.serializable = items.get(b"default_transaction_isolation") == b"serializable"
+        self.snapshot = items.get(b"default_transaction_isolation") in (b"serializable", b"repeatable read")
         # What decides which table a name means: the same text under another one may be another statement.
         self.naming = (items.get(b"search_path"), items.get(b"role"))
 
@@ -93,6 +94,11 @@ class ParameterSet:
         if b"role" in wanted.items and self.items.get(b"role") != wanted.items[b"role"]:
             calls.append(_set_config(b"role", wanted.items[b"role"]))
         return b"SELECT " + b", ".join(calls)
+
+
+def set_config_query(items: Mapping[bytes, bytes]) -> bytes:
+    """Return the query that sets parameters for the session."""
+    return b"SELECT " + b", ".join(_set_config(name, value) for name, value in items.items())
 
 
 def is_ambiguous(parameters: Mapping[bytes, bytes]) -> bool:
