@@ -15,6 +15,7 @@ cdef enum Scan:
 
 cdef class Prepared:
     cdef readonly dict names        # bytes -> Statement
+    cdef dict undone                # names whose Parse failed while what follows it was under way -> Statement
     cdef Statement unnamed
     cdef Statements statements
     cdef object parameters          # ParameterSet under which the next batch is prepared
@@ -68,6 +69,7 @@ cdef class Prepared:
     cdef int _parse(self, const char* message, size_t total, Statement statement) except -1
     cdef int _refuse_duplicate(self, const char* message, bytes name) except -1
     cdef int _make_room(self) except -1
+    cdef int _give_up(self, Statement statement) except -1
     cdef int _need_on_backend(self, const char* message, Statement statement) except -1
     cdef int _need_unnamed(self, const char* message) except -1
     cdef int _bind(self, const char* message, size_t available, Statement statement) except -1

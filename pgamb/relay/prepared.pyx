@@ -39,6 +39,7 @@ cdef class Prepared:
         self.statements = statements
         self.limit = limit
         self.names = {}
+        self.undone = {}
         self.found = []
 
     # Understanding.
@@ -224,6 +225,8 @@ cdef class Prepared:
         self.staged = 0
         self.touched = False
         self.fresh = None
+        if self.undone and not backend.replies.count:
+            self.undone.clear()
         while position < size:
             message = data + position
             kind = <uint8_t> message[0]
@@ -372,6 +375,9 @@ cdef class Prepared:
             if self.backend.status != b"E" or statement.plan.need & END:
                 self.backend.replies.push(PARSE, ANSWER, effect)
                 return 0
+            # What may be prepared in a failed transaction (ROLLBACK TO, nothing at all) PostgreSQL tells best.
+            self._give_up(statement)
+            effect.on_backend = statement
         else:
             self._make_room()
             effect.on_backend = statement
@@ -393,14 +399,15 @@ cdef class Prepared:
 
     cdef int _make_room(self) except -1:
         """Let the backend give up a statement if it has its fill."""
-        cdef Statement oldest
-        cdef Effect effect
         if len(self.backend.statements) < self.limit:
             return 0
-        oldest = <Statement> self.backend.statements.popitem(False)[0]
-        effect = Effect()
-        effect.evicted = oldest
-        self._put_close(oldest.name)
+        return self._give_up(<Statement> self.backend.statements.popitem(False)[0])
+
+    cdef int _give_up(self, Statement statement) except -1:
+        """Close a statement that the backend has."""
+        cdef Effect effect = Effect()
+        effect.evicted = statement
+        self._put_close(statement.name)
         self.backend.replies.push(CLOSE, SWALLOW, effect)
         return 0
 
@@ -535,8 +542,9 @@ cdef class Prepared:
         """Put this session's names for the backends' into an ErrorResponse."""
         cdef Statement statement
         if self.statements.prefix in payload:
-            for name, statement in self.names.items():
-                payload = payload.replace(b'"' + statement.name + b'"', b'"' + <bytes> name + b'"')
+            for names in (self.names, self.undone):
+                for name, statement in (<dict> names).items():
+                    payload = payload.replace(b'"' + statement.name + b'"', b'"' + <bytes> name + b'"')
         return payload
 
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
@@ -549,7 +557,11 @@ cdef class Prepared:
             if self.unnamed is effect.statement:
                 self.unnamed = None if failed else effect.previous
             backend.unnamed = None
-        elif effect.previous is not None:
+            return 0
+        if effect.statement is not None:
+            # What was sent behind it speaks of it all the same, and will be told that there is none.
+            self.undone[effect.name] = effect.statement
+        if effect.previous is not None:
             self.names[effect.name] = effect.previous
         elif self.names.get(effect.name) is effect.statement:
             del self.names[effect.name]

@@ -23,10 +23,13 @@ def _as_ascii(text: bytes) -> bytes:
     return b"pg_catalog.encode(pg_catalog.convert_to(" + text + b", pg_catalog.getdatabaseencoding()), 'escape')"
 
 
-# `role` is not among pg_settings. Operators are qualified: a session's search_path may hide them.
+# `role` is not among pg_settings. What is said of one transaction keeps the session as its source when that has ended,
+# and cannot be set outside of one. Operators are qualified: a session's search_path may hide them.
 SETTINGS_QUERY = (
     b"SELECT " + _as_ascii(b"name") + b", " + _as_ascii(b"setting") + b" FROM pg_catalog.pg_settings"
     b" WHERE source OPERATOR(pg_catalog.=) ANY ('{session,client}'::pg_catalog.text[])"
+    b" AND name OPERATOR(pg_catalog.<>) ALL"
+    b" ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[])"
     b" UNION ALL SELECT 'role', "
     + _as_ascii(b"pg_catalog.current_setting('role')")
     + b" WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'"

@@ -10,6 +10,7 @@ import pytest
 
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.postgres import PostgresServer
+from tests.support.twins import Twins, running_twins
 
 
 class MakeCluster(Protocol):
@@ -33,6 +34,13 @@ def bare_cluster(template: PostgresServer) -> Iterator[Cluster]:
     """PostgreSQL with two replicas and etcd, nothing of pgamb. Tests share it: stop and promote nothing in it."""
     with Cluster(agents=False, client=False, template=template) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def twins(bare_cluster: Cluster) -> Iterator[Twins]:
+    """The bare cluster, and an ambassador before it: conversations are held with both and compared."""
+    with running_twins(bare_cluster) as running:
+        yield running
 
 
 @pytest.fixture

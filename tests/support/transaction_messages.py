@@ -1,0 +1,152 @@
+"""Transactions that take more than statements: portals, row limits, Flush, batches, COPY, many messages a packet."""
+
+from __future__ import annotations
+
+from tests.support.exchanges import (
+    bind,
+    close,
+    close_statement,
+    copied,
+    describe,
+    describe_statement,
+    execute,
+    flush,
+    parse,
+    query,
+    run,
+    sync,
+)
+from tests.support.renderings import COUNT, FAIL, READ, READ_ONLY, WRITE, Case
+
+Q, R, X = query, run, execute
+P, B, D, F, S = parse, bind, describe, flush(), sync()
+MESSAGES: dict[str, Case] = {
+    "row limits": (
+        Q("BEGIN"),
+        P("SELECT n FROM lazy ORDER BY n") + B() + X("", 2) + X("", 2) + S,
+        P("SELECT n FROM lazy ORDER BY n") + B(portal="p") + X("p", 3) + S,
+        Q(READ),
+        X("p", 3) + D("p") + X("p") + X("p", 1) + S,
+        close("p") + X("p") + S,
+        Q(READ),
+        Q("ROLLBACK"),
+    ),
+    "a row limit that is not reached": (R("BEGIN") + S, P(READ) + B() + X("", 100) + S, Q(READ), Q("COMMIT")),
+    "portals end with the transaction": (
+        *(R("BEGIN") + S, P(READ) + B(portal="p") + S, X("p", 1) + S, Q("COMMIT"), X("p") + S),
+        *(R("BEGIN") + S, P(READ) + B(portal="p") + S, Q(FAIL), X("p") + S, Q("ROLLBACK")),
+    ),
+    "the unnamed portal lives until it is used again": (
+        *(Q("BEGIN"), P(READ) + B() + S, D() + S, X() + S, X() + S, Q(READ), X() + S, Q("COMMIT")),
+        *(Q("BEGIN"), P(READ) + B() + S, Q("COMMIT"), X() + S),
+    ),
+    "statements": (
+        Q("BEGIN"),
+        P("SELECT n, t FROM lazy WHERE n = $1", "s") + S,
+        describe_statement("s") + S,
+        B(b"2", statement="s") + D() + X() + S,
+        P("SELECT 1", "s") + S,
+        describe_statement("s") + S,
+        B(b"2", statement="s") + S,
+        close_statement("s") + S,
+        Q("ROLLBACK"),
+        Q("BEGIN") + P("INSERT INTO lazy VALUES ($1::int)", "w") + describe_statement("w") + S,
+        Q(READ),
+        B(b"12", statement="w") + X() + S,
+        Q("COMMIT"),
+        B(b"13", statement="w") + X() + S,
+        describe_statement("nothing") + S,
+    ),
+    "statements of a failed transaction": (
+        P("SELECT 5", "r") + P("ROLLBACK", "back") + P("COMMIT", "end") + P("SAVEPOINT a", "a") + S,
+        *(Q("BEGIN"), Q(READ), Q(FAIL)),
+        P("SELECT 1", "s") + S,
+        P("SELECT 1", "s") + close_statement("s") + S,
+        *(describe_statement("r") + S, describe_statement("back") + S, close("nothing") + S, close_statement("s") + S),
+        *(B(statement="r") + S, B(statement="r") + D() + X() + S, B(statement="a") + S, B(statement="nothing") + S),
+        *(X() + S, X("nothing") + S, D("nothing") + S),
+        *(P("", "e") + describe_statement("e") + S, P("ROLLBACK") + S, P("ROLLBACK TO a") + B() + X() + S),
+        *(P("COMMIT") + S, B() + D() + S, P("BEGIN") + S, S, S + S),
+        B(statement="back") + D() + X() + S,
+        *(Q("BEGIN"), Q(FAIL), B(statement="end") + X() + S, B(statement="r") + X() + S),
+    ),
+    "parse errors": (
+        *(Q("BEGIN"), Q(READ), P("SELEC 1") + S, P("SELECT 1") + S, Q("ROLLBACK")),
+        *(Q("BEGIN"), P("SELECT nowhere", "s") + S, Q("ROLLBACK"), describe_statement("s") + S),
+        *(Q("BEGIN"), P("SELECT n FROM lazy WHERE n = $1") + B() + S, Q("ROLLBACK")),
+        *(Q("BEGIN"), P("SELECT n FROM lazy WHERE n = $1") + B(b"x") + X() + S, Q(READ), Q("ROLLBACK")),
+        *(Q("BEGIN"), P("SELECT 1; SELECT 2") + S, Q(READ), Q("ROLLBACK")),
+    ),
+    "flush in a transaction": (
+        *(R("BEGIN") + F, R(READ) + F, R(WRITE) + F, R(COUNT) + F, R("COMMIT") + F, R(COUNT) + S),
+        *(R("BEGIN") + S, P(READ) + F, B() + F, D() + F, X() + F, S, P(READ) + F, S, Q("COMMIT")),
+        *(R("BEGIN") + S, R(READ) + F, R(FAIL) + F, R(READ) + F, F, S, R(READ) + F, S, Q("ROLLBACK")),
+        *(F, F + F + S, R("BEGIN") + F, F + S, Q("ROLLBACK")),
+    ),
+    "a batch that mixes": (
+        R("BEGIN") + R(READ) + R(WRITE) + R(COUNT) + S,
+        R(COUNT) + R("COMMIT") + R(COUNT) + S,
+        R("BEGIN") + R("SAVEPOINT a") + R(WRITE) + R(FAIL) + R("ROLLBACK TO a") + S,
+        R("ROLLBACK TO a") + R(COUNT) + R("COMMIT") + R("BEGIN") + R(READ) + S,
+        R("ROLLBACK") + R(WRITE) + R("ROLLBACK") + S,
+        R(WRITE) + R("BEGIN") + R("ROLLBACK") + R(COUNT) + S,
+        Q(COUNT),
+    ),
+    "reads of one batch": (Q("BEGIN"), R(READ) + R(COUNT) + R(READ) + S, R(FAIL) + R(READ) + S, Q("END")),
+    "a batch that ends and begins": (
+        *(Q("BEGIN"), R(READ) + R("COMMIT") + R("BEGIN") + R(READ) + S, R("COMMIT") + R(READ) + S),
+        *(Q("BEGIN READ ONLY"), R("COMMIT AND CHAIN") + R(READ_ONLY) + S, R("COMMIT") + R("COMMIT") + S),
+    ),
+    "several statements of one Query": (
+        *(Q("BEGIN; SELECT 1"), Q("SELECT 2; COMMIT"), Q("BEGIN; SELECT 1/0; SELECT 2"), Q(READ)),
+        *(Q("ROLLBACK; SELECT 3"), Q("SELECT 1; BEGIN; SELECT 2"), Q("ROLLBACK; BEGIN; SAVEPOINT a")),
+        *(Q(READ + ";" + COUNT), Q("ROLLBACK TO a; COMMIT"), Q("BEGIN; COMMIT; BEGIN"), Q("SELECT 1; COMMIT")),
+        *(Q("BEGIN;;"), Q("; SELECT 1;"), Q(f"{WRITE}; COMMIT; {COUNT}"), Q(f"BEGIN; {READ}; COMMIT; SELECT 1/0")),
+        *(Q("BEGIN; COMMIT; SELEC"), Q("BEGIN; BEGIN"), Q("COMMIT; COMMIT"), Q(f"{WRITE}; ROLLBACK; {COUNT}")),
+        *(Q("COMMIT; BEGIN; SELECT 1; SELECT 1/0"), Q("COMMIT; SELECT 1"), Q("BEGIN"), Q("SELECT 1; SELEC")),
+        *(Q("ROLLBACK"), Q("SELECT 1; SAVEPOINT a"), Q("BEGIN; SET TRANSACTION READ ONLY; SELECT 1"), Q(WRITE)),
+        *(Q("ROLLBACK"), Q("SELECT 1; SELECT now() AS same_now; SELECT now() AS same_now"), Q("ROLLBACK")),
+    ),
+    "Query in the middle of a batch": (
+        *(Q("BEGIN"), R(READ) + Q(READ), R(READ) + Q("COMMIT"), R("BEGIN") + Q(READ), S),
+        *(R(FAIL) + Q(READ) + S, Q("ROLLBACK"), R("BEGIN") + Q("COMMIT"), S),
+    ),
+    "everything in one packet": (
+        Q("BEGIN") + Q(READ) + Q("COMMIT") + Q(COUNT),
+        R("BEGIN") + S + R(READ) + S + R("COMMIT") + S + R(COUNT) + S,
+        Q("BEGIN") + Q(READ) + Q(FAIL) + Q(READ) + Q("COMMIT") + Q(READ),
+        Q("BEGIN") + R(READ) + S + R(WRITE) + S + R(COUNT) + S + Q("COMMIT") + Q(COUNT),
+        R("BEGIN") + S + R("SAVEPOINT a") + S + R(FAIL) + S + R("ROLLBACK TO a") + S + R(READ) + S + R("END") + S,
+        R("BEGIN") + S + R(FAIL) + R("COMMIT") + S + R("ROLLBACK") + S + R(READ) + S,
+        *(Q("BEGIN") + Q("COMMIT") + Q("BEGIN") + Q("ROLLBACK") + Q("BEGIN AND") + Q(READ), S + S + S),
+    ),
+    "bare Sync": (S, R("BEGIN") + S, S, S + S, Q(READ), S, Q(FAIL), S, S + S + S, Q("ROLLBACK"), S),
+    "empty statements": (
+        *(Q("BEGIN"), P("") + B() + D() + X() + S, R(READ) + R("") + S, R("") + R(READ) + S, Q(FAIL)),
+        *(P("") + S, P("") + B() + X() + S, Q(";"), Q("ROLLBACK")),
+    ),
+    "copy out": (
+        *(Q("BEGIN"), Q("COPY (SELECT n FROM lazy ORDER BY n) TO STDOUT"), R("COPY lazy TO STDOUT") + S),
+        *(Q("COPY (SELECT 1/(n - 4) FROM lazy) TO STDOUT"), Q("COPY lazy TO STDOUT"), Q("COMMIT")),
+    ),
+    "copy in": (
+        *(Q("BEGIN"), Q(READ), Q("COPY lazy FROM STDIN") + copied(b"21\ta\n", b"22\tb\n"), Q(COUNT)),
+        *(R("COPY lazy FROM STDIN") + copied(b"23\tc\n") + S, Q("SAVEPOINT a")),
+        *(Q("COPY lazy FROM STDIN") + copied(b"21\tagain\n"), Q("COPY lazy FROM STDIN") + copied(b"24\td\n")),
+        *(Q("ROLLBACK TO a"), R("COPY lazy FROM STDIN") + copied(b"25\tx\ty\n") + S, Q("ROLLBACK TO a")),
+        *(Q("COMMIT"), Q(COUNT), Q("BEGIN"), Q(FAIL), Q("COPY lazy FROM STDIN") + copied(b"1\n")),
+        *(Q("ROLLBACK"), Q("BEGIN READ ONLY"), Q("COPY lazy FROM STDIN") + copied(b"1\n"), Q("ROLLBACK")),
+        *(Q("BEGIN"), copied(b"1\n") + Q(READ), Q("COMMIT")),
+    ),
+    "a statement kept from outside": (
+        P("SELECT n, t FROM lazy WHERE n = $1", "s") + P(WRITE, "w") + P("BEGIN", "b") + P("COMMIT", "c") + S,
+        *(B(statement="b") + X() + S, B(b"1", statement="s") + X() + S, B(statement="c") + X() + S),
+        *(B(statement="b") + X() + S, B(b"1", statement="s") + D() + X() + S, B(statement="w") + X() + S),
+        *(B(b"11", statement="s") + X() + S, B(statement="c") + X() + S, B(b"11", statement="s") + X() + S),
+        B(statement="b") + X() + B(b"1", statement="s") + X() + B(statement="c") + X() + S,
+        *(describe_statement("b") + S, describe_statement("c") + S, close_statement("b") + S, B(statement="b") + S),
+    ),
+    "binary": (
+        *(Q("BEGIN"), P("SELECT $1::int4, $2::text") + B(b"7", None) + D() + X() + S, Q("COMMIT")),
+    ),
+}  # fmt: skip
