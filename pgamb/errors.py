@@ -103,10 +103,6 @@ class ActiveTransaction(PgambError):
     sqlstate = "25001"
 
 
-class InvalidSavepoint(PgambError):
-    sqlstate = "3B001"
-
-
 class QueryCanceled(PgambError):
     sqlstate = "57014"
 

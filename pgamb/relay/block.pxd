@@ -8,13 +8,11 @@ cdef enum Step:
     DONE            # answered with `tag`
     WARNED          # answered with `tag`, behind PostgreSQL's warning
     ENDED           # answered with `tag`: the transaction is over
-    NO_SAVEPOINT    # fails: there is no savepoint of that name
-    REFUSED         # fails: the transaction has failed before
 
 
 cdef class Block:
     cdef bytes begin                # the text of its BEGIN
-    cdef list modes                 # the texts of its SET TRANSACTION
+    cdef list modes                 # the texts of its SET TRANSACTION, and of the chain that began it
     cdef list savepoints            # (name, the text that made it), oldest first
     cdef int isolation              # routing.control.Isolation
     cdef int read_only              # 1 or 0; -1: as the session has it by default

@@ -3,7 +3,9 @@
 
 BEGIN is answered at once. As long as only proven reads follow, each runs by itself, and what controls the transaction
 (savepoints, COMMIT, ROLLBACK, a second BEGIN) is answered here, as PostgreSQL would. The first statement that is
-anything else opens the real transaction: `texts` is what PostgreSQL has to be told before it.
+anything else opens the real transaction: `texts` is what PostgreSQL has to be told before it. When a read has failed,
+so has the transaction; then, too, PostgreSQL itself is asked what it has to say to anything but its end (a syntax error
+comes before 25P02), in a transaction that was made to fail.
 
 Invariant: telling PostgreSQL `texts` gives a transaction that nothing tells from this one, but for the time at which
 it began. So whatever `take` does not understand whole, it leaves to PostgreSQL (OPEN).
@@ -24,6 +26,8 @@ cdef int ROLLBACK_TO = int(Control.ROLLBACK_TO)
 cdef int SET_TRANSACTION = int(Control.SET_TRANSACTION)
 cdef int PREPARE_TRANSACTION = int(Control.PREPARE_TRANSACTION)
 cdef int DEFAULT = int(Isolation.DEFAULT)
+cdef bytes CHAIN = b"COMMIT AND CHAIN"
+cdef bytes FAILURE = b"SELECT 1/0 /* pgamb: the transaction has failed already */"
 
 
 cdef class Block:
@@ -53,17 +57,20 @@ cdef class Block:
             self.tag = b"COMMIT" if control == COMMIT_CHAIN and not self.failed else b"ROLLBACK"
             self.savepoints.clear()
             self.failed = self.has_read = False
+            # A transaction that a chain began is not quite like one with a BEGIN: its modes outlast its failure.
+            if not self.modes or self.modes[len(self.modes) - 1] is not CHAIN:
+                self.modes.append(CHAIN)
             return DONE
         if control == ROLLBACK_TO:
             index = self._find(plan.command.savepoint)
             if index < 0:
-                return NO_SAVEPOINT if self.failed else OPEN
+                return OPEN
             del self.savepoints[index + 1:]
             self.failed = False
             self.tag = b"ROLLBACK"
             return DONE
         if self.failed:
-            return REFUSED
+            return OPEN
         if control == SAVEPOINT:
             self.savepoints.append((plan.command.savepoint, sql))
             self.tag = b"SAVEPOINT"
@@ -87,7 +94,10 @@ cdef class Block:
 
     cdef list texts(self):
         """Return what PostgreSQL has to be told to be where this transaction is."""
-        return [self.begin, *self.modes, *[text for _, text in self.savepoints]]
+        cdef list texts = [self.begin, *self.modes, *[text for _, text in self.savepoints]]
+        if self.failed:
+            texts.append(FAILURE)
+        return texts
 
     cdef Py_ssize_t _find(self, object name):
         """Return where the newest savepoint of that name is, -1 if there is none."""

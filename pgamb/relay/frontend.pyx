@@ -465,7 +465,7 @@ cdef class Frontend(Speaker):
         cdef Prepared prepared
         cdef size_t total, end, take
         cdef int need
-        cdef bint large_bind = False, preparing, flushed
+        cdef bint large_bind = False, preparing, flushed, lasting
         if self.prepared is None:
             self.prepared = Prepared(self.group.statements, self.relay.prepared_limit)
         prepared = self.prepared
@@ -512,14 +512,18 @@ cdef class Frontend(Speaker):
             # Nothing is open that a Sync could end.
             self.tell(self._ready_message())
             return end
-        if self.backend is None and (self.failed or (self.block is not None and self.block.failed)):
+        if self.backend is None and self.failed:
             return self._batch_failed(data, end)
-        if self.backend is None and scan == COMPLETE and prepared.prepare_alone(data, end, self.group, self.parameters):
+        lasting = self.block is None or not self.block.failed
+        if lasting and self.backend is None and scan == COMPLETE and (
+            prepared.prepare_alone(data, end, self.group, self.parameters)
+        ):
             # Nobody waits for a backend to prepare what is known to be right.
             self.tell(prepared.completions + self._ready_message())
             return end
         self.opening = self.block is not None and not (
-            (preparing and (prepared.synced or flushed)) or (prepared.synced and prepared.plain and self._alone(need))
+            (lasting and preparing and (prepared.synced or flushed))
+            or (prepared.synced and prepared.plain and self._alone(need))
         )
         if not self._attach(need, prepared.plan):
             return 0
@@ -592,7 +596,7 @@ cdef class Frontend(Speaker):
 
     cdef bint _alone(self, int need) noexcept:
         """Tell whether a read can run by itself, while the transaction that it is in stays virtual."""
-        return need & NEED_READ and not need & NEED_TIME and not self._has_snapshot()
+        return need & NEED_READ and not need & NEED_TIME and not self.block.failed and not self._has_snapshot()
 
     cdef bint _has_snapshot(self) noexcept:
         """Tell whether all of the virtual transaction sees one snapshot: then its first statement makes it real."""

@@ -30,7 +30,7 @@ cdef class Speaker(Owner):
     cdef int _tell_lost(self, Backend backend, bytes message) except -1
 
     cdef Step _control(self, Plan plan, bytes sql) except *
-    cdef int _respond(self, Step step, Plan plan) except -1
+    cdef int _respond(self, Step step) except -1
     cdef size_t _answer_query(self, Plan plan, int need, const char* data, size_t size, size_t total) except? 0
     cdef size_t _peel(self, const char* data, size_t end) except? 0
 

@@ -10,12 +10,12 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp
 
 from pgamb.relay.backend cimport Backend, Owner
-from pgamb.relay.block cimport DONE, ENDED, NO_SAVEPOINT, OPEN, REFUSED, WARNED, Block, Step
+from pgamb.relay.block cimport DONE, ENDED, OPEN, WARNED, Block, Step
 from pgamb.relay.framing cimport read_u16, read_u32
 from pgamb.relay.replies cimport COPY_END, QUERY, SWALLOW, SYNC, Reply
 from pgamb.relay.statement cimport Plan, Statement
 
-from pgamb.errors import ActiveTransaction, InFailedTransaction, InvalidSavepoint
+from pgamb.errors import ActiveTransaction, InFailedTransaction
 from pgamb.routing.control import Control
 from pgamb.routing.intent import Need
 from pgamb.wire.messages import command_complete, error_response, notice_response, ready_for_query
@@ -127,12 +127,8 @@ cdef class Speaker(Owner):
             return OPEN
         return step
 
-    cdef int _respond(self, Step step, Plan plan) except -1:
+    cdef int _respond(self, Step step) except -1:
         """Say what PostgreSQL would, but for ReadyForQuery."""
-        if step == REFUSED:
-            return self._add(error_response(self._failure()))
-        if step == NO_SAVEPOINT:
-            return self._add(error_response(InvalidSavepoint(f'savepoint "{plan.command.savepoint}" does not exist')))
         if step == WARNED:
             self._add(IN_TRANSACTION)
         self._add(command_complete(self.block.tag.decode()))
@@ -146,14 +142,11 @@ cdef class Speaker(Owner):
         if plan is not None and plan.control:
             step = self._control(plan, PyBytes_FromStringAndSize(data + 5, total - 6))
         if step == OPEN:
-            if self.block is None or not (self.block.failed or need & NEED_EMPTY):
+            if self.block is None or not need & NEED_EMPTY:
                 return 0
-            if need & NEED_EMPTY:
-                self._add(b"I\0\0\0\4")
-            else:
-                self._respond(REFUSED, plan)
+            self._add(b"I\0\0\0\4")
         else:
-            self._respond(step, plan)
+            self._respond(step)
         if self.prepared is not None:
             # A simple query drops the unnamed statement.
             self.prepared.unnamed = None
@@ -209,20 +202,21 @@ cdef class Speaker(Owner):
             position += total
         if not statement.plan.control or statement.types != NO_PARAMETERS:
             return 0
+        if position < end and data[position] == b"E":
+            # PostgreSQL says that it cannot run twice.
+            return 0
         step = self._control(statement.plan, statement.sql)
         if step == OPEN:
             return 0
-        if step != REFUSED:
-            if name:
-                self.prepared.names[name] = statement
-            elif name is not None:
-                self.prepared.unnamed = statement
-            self._add(completions)
-        self._respond(step, statement.plan)
-        self.refusing = step == REFUSED or step == NO_SAVEPOINT
+        if name:
+            self.prepared.names[name] = statement
+        elif name is not None:
+            self.prepared.unnamed = statement
+        self._add(completions)
+        self._respond(step)
         return position
 
-    # A transaction that failed: its backend was lost, or a read in it that was not real.
+    # A transaction that was lost with its backend.
 
     cdef object _failure(self):
         """Return why a statement cannot run in a failed transaction; the reason of a loss is told once."""
@@ -253,11 +247,15 @@ cdef class Speaker(Owner):
         cdef Py_ssize_t index = 0
         cdef Statement statement, bound = None
         cdef uint8_t kind
+        cdef bytes name
         while position < end:
             kind = <uint8_t> data[position]
             if kind == b"S":
                 self.tell(self._ready_message())
             elif kind == b"C":
+                name = _string(data + position + 6, data + end)
+                if data[position + 5] == b"S" and name:
+                    self.prepared.deallocated(name)
                 self._add(b"3\0\0\0\4")
             elif kind != b"H":
                 if kind != b"E":
@@ -267,7 +265,7 @@ cdef class Speaker(Owner):
                         bound = statement
                 else:
                     statement = bound
-                if self.block is not None or statement is None or not statement.plan.need & NEED_END or (
+                if statement is None or not statement.plan.need & NEED_END or (
                     statement.plan.need & NEED_COMMITS and self.lost is not None
                 ):
                     self.tell(error_response(self._failure()))

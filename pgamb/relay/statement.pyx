@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from pgamb.relay.fingerprint cimport fingerprint
 
 from pgamb.routing.control import NO_CONTROL, control_of
-from pgamb.routing.hints import SHOWN, raising, refusal, wish_of_comment
+from pgamb.routing.hints import SHOWN, in_quotes, raising, refusal, wish_of_comment
 from pgamb.routing.intent import Need, Pin
 from pgamb.session.custom import CustomParameters
 
@@ -58,8 +58,7 @@ cdef class Plan:
         self.wish = int(wish_of_comment(sql))
         self.shows = self.need & SHOW and intent.name in SHOWN
         wrong = refusal(intent, sql)
-        if wrong is not None:
-            self.substitute = raising(*wrong)
+        self.substitute = in_quotes(intent, sql) if wrong is None else raising(*wrong)
 
     cdef int refuse(self) except -1:
         """Take it for a write from now on."""

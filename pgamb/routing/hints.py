@@ -64,6 +64,14 @@ def refusal(intent: Intent, sql: bytes) -> tuple[str, str] | None:
     return None
 
 
+def in_quotes(intent: Intent, sql: bytes) -> bytes | None:
+    """Return `SET pgamb.role = primary` as PostgreSQL takes it: the word is reserved. None for everything else."""
+    if intent.name != ROLE or not intent.need & (Need.SET | Need.NEUTRAL):
+        return None
+    found = re.fullmatch(rb"(?is)(\s*set\s.*(?:=|\sto)\s*)primary([\s;]*)", sql)
+    return found[1] + b"'primary'" + found[2] if found else None
+
+
 def raising(message: str, hint: str) -> bytes:
     """Return SQL that fails with this error: PostgreSQL itself then keeps the transaction's state right."""
     body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = {_quoted(message)}, HINT = {_quoted(hint)}; END"
