@@ -165,7 +165,8 @@ def _cells() -> dict[str, Case]:
     cases: dict[str, Case] = {}
     for begin in BEGINS:
         cases[f"{begin}, the beginning"] = (
-            *(begin, READ, ISOLATION, READ_ONLY, "COMMIT", ISOLATION, begin, READ, WRITE, COUNT, "COMMIT", COUNT),
+            *(begin, READ, ISOLATION, READ_ONLY, "SHOW transaction_deferrable", "COMMIT", ISOLATION),
+            *(begin, READ, WRITE, COUNT, "COMMIT", COUNT),
             *("ROLLBACK", "BEGIN", begin, READ, begin, ISOLATION, FAIL, begin, "ROLLBACK"),
         )
     for end in ENDS:
@@ -192,7 +193,7 @@ def _cells() -> dict[str, Case]:
                 "RELEASE x",
                 "ROLLBACK",
             ),
-            *("BEGIN", event, READ, event, ISOLATION, "SHOW work_mem", "COMMIT", COUNT),
+            *("BEGIN", event, READ, event, ISOLATION, "SHOW work_mem", "COMMIT", COUNT, "SHOW work_mem"),
         )
     return cases
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from tests.support.renderings import COUNT, FAIL, ISOLATION, NOW, READ, READ_ONLY, WRITE, Case
 
 STORIES: dict[str, Case] = {
+    "a chain has no savepoints": ("BEGIN", "SAVEPOINT a", READ, "COMMIT AND CHAIN", "ROLLBACK TO a", "ROLLBACK", READ),
+    "a chain is read only like the first": (
+        *("BEGIN READ ONLY", READ, "COMMIT AND CHAIN", READ, WRITE, "ROLLBACK AND CHAIN", WRITE, "ROLLBACK", WRITE),
+        COUNT,
+    ),
     "savepoints that stay virtual": (
         *("BEGIN", "SAVEPOINT a", READ, "SAVEPOINT b", "SAVEPOINT c", "RELEASE b", "ROLLBACK TO c"),
         *("ROLLBACK TO a", "SAVEPOINT a", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a", "RELEASE a", "RELEASE a"),
