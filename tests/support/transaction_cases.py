@@ -83,7 +83,7 @@ EVENTS = (
     "SELECT setting FROM pg_settings WHERE name = 'transaction_read_only'",
     "SELECT pg_is_in_recovery(), inet_server_port(), pg_postmaster_start_time()",
     "SELECT pg_current_wal_lsn() IS NULL, pg_last_wal_replay_lsn()",
-    "SELECT 'same:' || pg_backend_pid()",
+    "SELECT pg_backend_pid() > 0",
     "SELECT txid_current_if_assigned()",
     "SELECT pg_current_xact_id_if_assigned()",
     "SELECT 'same:' || txid_current()",

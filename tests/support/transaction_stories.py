@@ -87,6 +87,7 @@ STORIES: dict[str, Case] = {
         *(NOW, "SELECT statement_timestamp() >= now()", "SELECT 'same:' || transaction_timestamp()", "ROLLBACK"),
     ),
     "one transaction id": (
+        *("BEGIN", "SELECT 'same:' || pg_backend_pid()", WRITE, "SELECT 'same:' || pg_backend_pid()", "ROLLBACK"),
         *("BEGIN", READ, "SELECT 'same:' || txid_current_if_assigned()", "SELECT 'same:' || txid_current()", READ),
         *("SELECT 'same:' || txid_current_if_assigned()", WRITE, "SELECT 'same:' || xmin FROM lazy WHERE n = 11"),
         *("SAVEPOINT a", "UPDATE lazy SET t = '!' WHERE n = 11", "SELECT 'same:' || txid_current()", "COMMIT"),
