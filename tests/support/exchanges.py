@@ -18,8 +18,8 @@ from tests.support.wire import Wire
 # Replies of one message, by type; any of these ends it. A Query's ReadyForQuery comes after its error too, but a Query
 # behind an error of the extended protocol is skipped like everything else up to Sync.
 OF_QUERY, OF_SYNC, OF_EXECUTE, OF_DESCRIBE = "q", "Z", "CIs", "Tn"
-# Columns of this prefix hold what differs from run to run (times, transaction ids); which are equal is compared.
-LABELLED = "same_"
+# Values of this prefix (times, transaction ids) differ from run to run: which of them are equal is compared.
+LABELLED = b"same:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,6 @@ class Transcript:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._skipping = False
-        self._columns: list[str] = []
         self._labels: dict[bytes, str] = {}
         self.heard: list[Heard] = []
 
@@ -150,21 +149,16 @@ class Transcript:
             fields = messages.parse_error_fields(payload)
             origin = " ".join(fields.pop(letter, "") for letter in "FLR").strip()
             return Heard(number, f"{kind} {fields!r}", origin)
-        if kind == "T":
-            self._columns = messages.parse_row_description(payload)
-        if kind == "D" and any(name.startswith(LABELLED) for name in self._columns):
-            row = messages.parse_data_row(payload)
-            if len(row) == len(self._columns):
-                pairs = zip(self._columns, row, strict=True)
-                return Heard(number, f"D {[self._label(v) if n.startswith(LABELLED) else v for n, v in pairs]}")
+        if kind == "D" and LABELLED in payload:
+            return Heard(number, f"D {[self._label(value) for value in messages.parse_data_row(payload)]}")
         if kind == "A":
             # Without the process that sent it: it is the backend's, whose number is told nobody who is not attached.
-            return Heard(number, f"A {self._label(payload[:4])} {payload[4:]!r}")
+            return Heard(number, f"A {payload[4:]!r}")
         return Heard(number, f"{kind} {payload!r}")
 
     def _label(self, value: bytes | None) -> str:
-        if value is None:
-            return "NULL"
+        if value is None or not value.startswith(LABELLED):
+            return repr(value)
         return self._labels.setdefault(value, f"#{len(self._labels) + 1}")
 
 

@@ -11,7 +11,6 @@ READS_ONLY = (
     "SELECT n, t FROM lazy ORDER BY n",
     "SELECT count(*) FROM seen",
     "VALUES (1)",
-    "SELECT loud(3)",
     "SAVEPOINT a",
     "",
     "BEGIN",

@@ -13,7 +13,7 @@ READ = "SELECT n, t FROM lazy WHERE n <= 3 ORDER BY n"
 COUNT = "SELECT count(*), max(n) FROM lazy"
 WRITE = "INSERT INTO lazy VALUES (11, 'new')"
 FAIL = "SELECT 1/0"
-NOW = "SELECT now() AS same_now"
+NOW = "SELECT 'same:' || now()"
 ISOLATION = "SHOW transaction_isolation"
 READ_ONLY = "SHOW transaction_read_only"
 

@@ -83,13 +83,13 @@ EVENTS = (
     "SELECT setting FROM pg_settings WHERE name = 'transaction_read_only'",
     "SELECT pg_is_in_recovery(), inet_server_port(), pg_postmaster_start_time()",
     "SELECT pg_current_wal_lsn() IS NULL, pg_last_wal_replay_lsn()",
-    "SELECT pg_backend_pid() AS same_pid",
+    "SELECT pg_backend_pid() > 0",
     "SELECT txid_current_if_assigned()",
     "SELECT pg_current_xact_id_if_assigned()",
-    "SELECT txid_current() AS same_txid",
+    "SELECT 'same:' || txid_current()",
     NOW,
-    "SELECT transaction_timestamp() AS same_now, current_timestamp AS same_too, localtimestamp = now()",
-    "SELECT date 'now' = current_date, 'now'::timestamptz AS same_now",
+    "SELECT 'same:' || transaction_timestamp(), 'same:' || current_timestamp, localtimestamp = now()",
+    "SELECT date 'now' = current_date, 'same:' || 'now'::timestamptz",
     "SELECT clock_timestamp() > now()",
     READ,
     "SELECT * FROM seen",
@@ -165,7 +165,8 @@ def _cells() -> dict[str, Case]:
     cases: dict[str, Case] = {}
     for begin in BEGINS:
         cases[f"{begin}, the beginning"] = (
-            *(begin, READ, ISOLATION, READ_ONLY, "COMMIT", ISOLATION, begin, READ, WRITE, COUNT, "COMMIT", COUNT),
+            *(begin, READ, ISOLATION, READ_ONLY, "SHOW transaction_deferrable", "COMMIT", ISOLATION),
+            *(begin, READ, WRITE, COUNT, "COMMIT", COUNT),
             *("ROLLBACK", "BEGIN", begin, READ, begin, ISOLATION, FAIL, begin, "ROLLBACK"),
         )
     for end in ENDS:
@@ -192,7 +193,7 @@ def _cells() -> dict[str, Case]:
                 "RELEASE x",
                 "ROLLBACK",
             ),
-            *("BEGIN", event, READ, event, ISOLATION, "SHOW work_mem", "COMMIT", COUNT),
+            *("BEGIN", event, READ, event, ISOLATION, "SHOW work_mem", "COMMIT", COUNT, "SHOW work_mem"),
         )
     return cases
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from tests.support.renderings import COUNT, FAIL, ISOLATION, NOW, READ, READ_ONLY, WRITE, Case
 
 STORIES: dict[str, Case] = {
+    "a chain has no savepoints": ("BEGIN", "SAVEPOINT a", READ, "COMMIT AND CHAIN", "ROLLBACK TO a", "ROLLBACK", READ),
+    "a chain is read only like the first": (
+        *("BEGIN READ ONLY", READ, "COMMIT AND CHAIN", READ, WRITE, "ROLLBACK AND CHAIN", WRITE, "ROLLBACK", WRITE),
+        COUNT,
+    ),
     "savepoints that stay virtual": (
         *("BEGIN", "SAVEPOINT a", READ, "SAVEPOINT b", "SAVEPOINT c", "RELEASE b", "ROLLBACK TO c"),
         *("ROLLBACK TO a", "SAVEPOINT a", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a", "RELEASE a", "RELEASE a"),
@@ -78,13 +83,14 @@ STORIES: dict[str, Case] = {
     ),
     "one now": (
         *("BEGIN", NOW, "SELECT pg_sleep(0.01)", NOW, READ, NOW, "COMMIT", "BEGIN", READ, "SELECT pg_sleep(0.01)", NOW),
-        *("SAVEPOINT a", NOW, "ROLLBACK TO a", "SELECT current_timestamp AS same_now", WRITE, NOW, "COMMIT AND CHAIN"),
-        *(NOW, "SELECT statement_timestamp() >= now()", "SELECT transaction_timestamp() AS same_now", "ROLLBACK"),
+        *("SAVEPOINT a", NOW, "ROLLBACK TO a", "SELECT 'same:' || current_timestamp", WRITE, NOW, "COMMIT AND CHAIN"),
+        *(NOW, "SELECT statement_timestamp() >= now()", "SELECT 'same:' || transaction_timestamp()", "ROLLBACK"),
     ),
     "one transaction id": (
-        *("BEGIN", READ, "SELECT txid_current_if_assigned() AS same_x", "SELECT txid_current() AS same_x", READ),
-        *("SELECT txid_current_if_assigned() AS same_x", WRITE, "SELECT xmin AS same_x FROM lazy WHERE n = 11"),
-        *("SAVEPOINT a", "UPDATE lazy SET t = '!' WHERE n = 11", "SELECT txid_current() AS same_x", "COMMIT"),
+        *("BEGIN", "SELECT 'same:' || pg_backend_pid()", WRITE, "SELECT 'same:' || pg_backend_pid()", "ROLLBACK"),
+        *("BEGIN", READ, "SELECT 'same:' || txid_current_if_assigned()", "SELECT 'same:' || txid_current()", READ),
+        *("SELECT 'same:' || txid_current_if_assigned()", WRITE, "SELECT 'same:' || xmin FROM lazy WHERE n = 11"),
+        *("SAVEPOINT a", "UPDATE lazy SET t = '!' WHERE n = 11", "SELECT 'same:' || txid_current()", "COMMIT"),
     ),
     "what was written is read": (
         *("BEGIN", COUNT, WRITE, COUNT, "UPDATE lazy SET t = 'newer' WHERE n = 11", "SELECT t FROM lazy WHERE n = 11"),

@@ -74,11 +74,11 @@ WRITES = (
 # A transaction of PostgreSQL's own is wanted for these, or an answer that only the primary can give.
 REAL = (
     *(
-        "SELECT now() AS same_now",
-        "SELECT current_timestamp AS same_now",
-        "SELECT txid_current_if_assigned() AS same_x",
+        "SELECT 'same:' || now()",
+        "SELECT 'same:' || current_timestamp",
+        "SELECT 'same:' || txid_current_if_assigned()",
     ),
-    *("SELECT txid_current() AS same_x", "SELECT pg_is_in_recovery()", cases.ISOLATION, cases.READ_ONLY),
+    *("SELECT 'same:' || txid_current()", "SELECT pg_is_in_recovery()", cases.ISOLATION, cases.READ_ONLY),
     *("SET LOCAL work_mem = '3MB'", "SET work_mem = '5MB'", "RESET work_mem", "SHOW work_mem", "RESET ALL"),
     *("SELECT set_config('work_mem', '6MB', true)", "SET application_name = 'x'", "SHOW application_name"),
     *("SET TRANSACTION READ ONLY", "SET TRANSACTION READ WRITE", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
