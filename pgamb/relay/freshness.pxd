@@ -36,12 +36,12 @@ cdef class Position:
     cdef readonly unsigned long long bound_lsn      # nothing seen there by the last answer lies behind it
     cdef readonly unsigned long long sent           # questions put to it
     cdef readonly unsigned long long answered       # the number of the last one that was answered
-    cdef readonly unsigned long long epoch          # grows when the connection is lost: it may have restarted, and be older
+    cdef readonly unsigned long long epoch          # grows with each connection lost: it may have gone back
     cdef readonly bint usable                       # it answers, is on the primary's timeline, and not too far behind
     cdef readonly bint lagging                      # too far behind, and nothing else
     cdef readonly double lag_s                      # at the last answer
     cdef readonly unsigned long long lag_bytes
-    cdef readonly double answered_at                # monotonic seconds, 0 while there is no connection, or no answer yet
+    cdef readonly double answered_at                # monotonic seconds, 0 before this connection's first
     cdef readonly Asker asker
     cdef Freshness freshness
     cdef int waiting                                # how many wait for it

@@ -18,8 +18,8 @@ Invariants:
   overtaken by a change of primary is put again;
 * a `Position` is usable only while its connection stands: a replica that restarts may show less than before.
 
-Failure: while a member has no connection here, its position is unknown, and those who wait for it are told so. While the
-primary has none, floors that were known stay, and no new ones become known. Reads then go to the primary.
+Failure: while a member has no connection here, its position is unknown, and those who wait for it are told so. While
+the primary has none, floors that were known stay, and no new ones become known. Reads then go to the primary.
 """
 
 import time
@@ -321,8 +321,9 @@ cdef class Freshness:
     cdef int wait(self, Owner owner, Position position, unsigned long long lsn=0) except -1:
         """Call `owner.on_fresher` when something is learnt of `position` or of the primary.
 
-        The last time is after `replica_wait_s`, or when the replica is lost: then the owner is forgotten. Who waits already
-        changes to this position, and keeps its deadline. `lsn` is the floor, if it is known: it serves PostgreSQL 19's WAIT FOR.
+        The last time is after `replica_wait_s`, or when the replica is lost: then the owner is forgotten. Who waits
+        already changes to this position, and keeps its deadline. `lsn` is the floor, if it is known: PostgreSQL 19 can
+        wait for that.
         """
         cdef Waiter waiter = self.waiters.get(owner)
         if waiter is None:
@@ -375,7 +376,7 @@ cdef class Freshness:
     # What the control plane calls.
 
     def use(self, Asker primary, int timeline, list askers):
-        """Change who is primary (None: nobody), on which timeline (0: as before), and the replicas that may be read from."""
+        """Change who is primary (None: nobody), on which timeline (0: as before), and which replicas there are."""
         cdef Position position
         cdef Asker asker
         cdef list positions = [(<Asker> asker).position for asker in askers]
