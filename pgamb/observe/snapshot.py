@@ -35,8 +35,8 @@ class MemberUse(msgspec.Struct, frozen=True):
     """A member as this process sees it. `down_s` is None while it is thought to answer; `backends_limit` is what it
     leaves us, None until asked; `opened`, `refused` and `lost` count backends.
 
-    A replica is read from while `unread_because` is empty. `replay_lsn`, `lag_s` and `lag_bytes` are of its last answer,
-    None before there was one, and for a primary."""
+    A replica is read from while `unread_because` is empty. `replay_lsn`, `lag_s` and `lag_bytes` are of its last
+    answer, None before there was one, and for a primary."""
 
     node: str
     role: str

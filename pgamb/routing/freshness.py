@@ -11,6 +11,7 @@ record ended. On an idle cluster the replica would seem to be behind for as long
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # XLOG_BLCKSZ and wal_segment_size, where nobody has asked the server.
@@ -22,6 +23,7 @@ SHORT_HEADER_BYTES: Final = 24
 LONG_HEADER_BYTES: Final = 40
 
 _LARGEST: Final = (1 << 64) - 1
+_LSN: Final = re.compile("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 # WAIT FOR LSN came with this release.
 WAIT_FOR_VERSION: Final = 190000
@@ -63,10 +65,10 @@ def end_of_record(lsn: int, *, segment_bytes: int = SEGMENT_BYTES, page_bytes: i
 
 def parse_lsn(text: str) -> int:
     """Read "0/1375C000", as `pg_lsn` is written. Raises ValueError."""
-    high, slash, low = text.partition("/")
-    if not slash or not 0 < len(high) <= 8 or not 0 < len(low) <= 8:
+    found = _LSN.fullmatch(text)
+    if found is None:
         raise ValueError(f'"{text}" is not a WAL position; PostgreSQL writes them like 0/1375C000')
-    return int(high, 16) << 32 | int(low, 16)
+    return int(found[1], 16) << 32 | int(found[2], 16)
 
 
 def format_lsn(lsn: int) -> str:
