@@ -27,8 +27,19 @@ from tests.support.scripted import ScriptedMember, scene
 if TYPE_CHECKING:
     from tests.support.watcher import Watcher
 
-PAGE = 8192
+# A page of 8192 bytes has a header of 24. Everything below counts bytes of records, as the server itself does.
+PAGE, HEADER = 8192, 24
+USABLE = PAGE - HEADER
 which = st.integers(0, 1)
+
+
+def insert_position(position: int) -> int:
+    """Return where the next record begins, as PostgreSQL tells it."""
+    return position // USABLE * PAGE + HEADER + position % USABLE
+
+
+def end_of_record(position: int) -> int:
+    return insert_position(position) if position % USABLE else position // USABLE * PAGE
 
 
 class World(RuleBasedStateMachine):
@@ -45,7 +56,7 @@ class World(RuleBasedStateMachine):
         self.primary = self.scene.primary
         self.members = [self.primary, *self.scene.replicas]
         self.timeline = 1
-        self.end = 0x10000
+        self.end = USABLE * 4
         # What each shows, and the timeline it is on. The primary shows all.
         self.replayed = dict.fromkeys(self.members, self.end)
         self.on = dict.fromkeys(self.members, 1)
@@ -56,6 +67,7 @@ class World(RuleBasedStateMachine):
         self.seen_on: dict[ScriptedMember, list[tuple[int, int, int]]] = {member: [] for member in self.members}
         for member in self.members:
             member.connect()
+        self.all_answer(0)
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):
@@ -65,15 +77,11 @@ class World(RuleBasedStateMachine):
     def replicas(self) -> list[ScriptedMember]:
         return [member for member in self.members if member is not self.primary]
 
-    @rule(size=st.sampled_from([8, 200, PAGE - 48, PAGE]))
+    @rule(size=st.sampled_from([8, 8, 16, 200, USABLE]))
     def commit(self, size: int) -> None:
         self.end += size
         self.watcher.committed()
         self.seen.append((self.scene.freshness.required, self.end))
-
-    @rule(size=st.integers(1, 20).map(lambda n: n * 8))
-    def others_commit(self, size: int) -> None:
-        self.end += size
 
     @rule()
     def read_on_the_primary(self) -> None:
@@ -88,11 +96,11 @@ class World(RuleBasedStateMachine):
             moment = self.watcher.moment_of(member.position)
             self.seen_on[member].append((member.position.epoch, moment, self.replayed[member]))
 
-    @rule(index=which, share=st.floats(0, 1))
-    def replay(self, index: int, share: float) -> None:
+    @rule(index=which, size=st.sampled_from([8, 16, 200, 1 << 20]))
+    def replay(self, index: int, size: int) -> None:
         member = self.replicas[index]
         if self.on[member] == self.timeline:
-            self.replayed[member] += int((self.end - self.replayed[member]) * share) // 8 * 8
+            self.replayed[member] = min(self.end, self.replayed[member] + size)
 
     @rule(index=which)
     def ask(self, index: int) -> None:
@@ -111,20 +119,48 @@ class World(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 2), short=st.sampled_from([0, 0, 8]), receive=st.sampled_from([0, 8, 400, -16, None]))
     def answer(self, index: int, short: int, receive: int | None) -> None:
-        """The answer arrives. A commit is shown an instant before it counts as replayed, but is received before that."""
+        """The answer arrives. A commit is shown an instant before it counts as replayed, but is received before."""
         member = self.members[index]
         lsn = self.sampled.pop(member, None)
         if lsn is None or member.sock is None:
             return
         (question, *_) = member.questions()
         if "insert_lsn" in question:
-            # As PostgreSQL tells it: behind the header of the next page.
-            member.answer_floor(lsn + 24 if lsn % PAGE == 0 else lsn)
+            member.answer_floor(insert_position(lsn))
         elif receive is None:
             timeline = [str(self.on[member])] if "received_tli" in question else []
-            member.answer(f"0/{lsn - short:X}", None, *timeline)
+            member.answer(f"0/{end_of_record(lsn - short):X}", None, *timeline)
         else:
-            member.answer_position(lsn - short, lsn + receive, self.on[member])
+            replayed, received = end_of_record(lsn - short), end_of_record(lsn + receive)
+            member.answer_position(replayed, received, self.on[member])
+
+    @rule(index=st.integers(0, 2), short=st.sampled_from([0, 8]))
+    def ask_and_answer(self, index: int, short: int) -> None:
+        member = self.members[index]
+        if member is self.primary:
+            self.watcher.ask(self.watcher.moment())
+        else:
+            self.watcher.ask_replica(member.position)
+        self.sample(index)
+        self.answer(index, short, 0)
+
+    @rule(size=st.sampled_from([8, 16]), index=which)
+    def see_something_while_all_are_asked(self, size: int, index: int) -> None:
+        self.survey()
+        for each in range(3):
+            self.sample(each)
+        self.replay(index, size)
+        self.commit(size)
+        self.read_on_a_replica(index)
+        for each in range(3):
+            self.answer(each, 0, 0)
+
+    @rule(short=st.sampled_from([0, 8]))
+    def all_answer(self, short: int) -> None:
+        self.survey()
+        for each in range(3):
+            self.sample(each)
+            self.answer(each, short, 0)
 
     @rule(index=st.integers(0, 2), back=st.sampled_from([0, 8, 80]))
     def lose(self, index: int, back: int) -> None:
@@ -182,7 +218,7 @@ class World(RuleBasedStateMachine):
             if not position.usable:
                 continue
             assert self.on[member] == self.timeline
-            assert self.replayed[member] >= position.replay_lsn
+            assert end_of_record(self.replayed[member]) >= position.replay_lsn
             for moment, lsn in self.seen:
                 if self.watcher.known(moment) and position.replay_lsn >= self.watcher.floor_of(moment):
                     assert self.replayed[member] >= lsn
@@ -216,19 +252,16 @@ def test_the_world_can_tell(kind: str, watcher_type: type[Watcher]) -> None:
     World.watcher_type = watcher_type
     world = World()
     world.begin()
-    for index in range(3):
-        world.sample(index)
-        world.answer(index, 0, 0)
     assert world.replicas[0].position.usable
     world.commit(200) if kind == "commit" else world.read_on_the_primary()
     (moment, lsn) = world.seen[-1]
     world.sample(0)
     world.answer(0, 0, 0)
-    world.replay(0, 1.0)
+    world.replay(0, 1 << 20)
     world.ask(0)
     world.sample(1)
     world.answer(1, 0, 0)
     assert world.watcher.known(moment)
-    assert world.replicas[0].position.replay_lsn >= world.watcher.floor_of(moment) >= lsn
+    assert world.replicas[0].position.replay_lsn >= world.watcher.floor_of(moment) >= end_of_record(lsn)
     world.nobody_is_sent_where_less_is_shown()
     world.teardown()
