@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pgamb.client.monitor import Asker as LogIn
 from pgamb.client.opener import Opened, Opener
 from pgamb.config import ClientOptions
-from pgamb.errors import ConnectionFailure, PgambError
+from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member, Role, Topology
 from pgamb.relay.freshness import ANSWER_TIMEOUT_S, Asker, Freshness, Position
 from pgamb.relay.reactor import Reactor
@@ -41,6 +41,10 @@ _PARAMETERS = {
     "statement_timeout": "0",
     "default_transaction_isolation": "read committed",
 }
+
+
+# A connection that stays must not stand in the way of an application that drops its database.
+_DATABASE = "postgres"
 
 
 @dataclass(slots=True, eq=False)
@@ -172,7 +176,7 @@ class Positions:
 
     async def _connect(self, attended: _Attended, login: LogIn) -> None:
         member = attended.member
-        opened = await self._opener.open(member, login.database, login.user, login.credentials, _PARAMETERS)
+        opened = await self._open(member, login)
         try:
             version, segment_bytes, page_bytes = await _ask_shape(opened)
             if self._attended.get(member.node) is not attended:
@@ -195,6 +199,15 @@ class Positions:
             tls_out=given.tls_out,
         )
         attended.asker.position.reached(attended.member.timeline)
+
+    async def _open(self, member: Member, login: LogIn) -> Opened:
+        if not self._fixed:
+            try:
+                return await self._opener.open(member, _DATABASE, login.user, login.credentials, _PARAMETERS)
+            except PostgresError:
+                # There is none, or it is closed to this user: the application's own will do.
+                pass
+        return await self._opener.open(member, login.database, login.user, login.credentials, _PARAMETERS)
 
     def _lost(self, asker: Asker, error: PgambError) -> None:
         """A connection ended (called in C: nothing may be done here and now)."""

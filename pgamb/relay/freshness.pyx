@@ -505,8 +505,7 @@ cdef class Freshness:
         return 0
 
     cdef int _opened(self, Asker asker) except -1:
-        """A connection stands: nothing that was known over the one before need hold."""
-        asker.position.answered_at = 0
+        """A connection stands. The server behind it may have been made anew, from an older backup."""
         asker.position.timeline = 0
         asker.position.judge()
         if asker is self.primary:

@@ -86,7 +86,11 @@ def _member(server: PostgresServer, role: Role, timeline: int) -> Member:
 
 @asynccontextmanager
 async def running_rig(
-    cluster: Cluster, watcher_type: type[Watcher], login: LogIn | None = None, **options: object
+    cluster: Cluster,
+    watcher_type: type[Watcher],
+    login: LogIn | None = None,
+    lent: LogIn | None = None,
+    **options: object,
 ) -> AsyncIterator[Rig]:
     loop = asyncio.get_running_loop()
     failures: list[BaseException] = []
@@ -104,13 +108,15 @@ async def running_rig(
         given,
         reactor,
         Opener(given),
-        login or asker_from_dsn(cluster.servers[0].dsn()),
+        None if lent is not None else login or asker_from_dsn(cluster.servers[0].dsn()),
         spawn,
         activity=lambda: running.activity,
         refresh=lambda: None,
     )
     running = Rig(cluster, positions, watcher_type(positions.freshness))
     spawn(positions.tick_forever())
+    if lent is not None:
+        loop.call_later(0.05, positions.lend, lent)
     try:
         yield running
     finally:
@@ -380,3 +386,27 @@ async def test_the_monitoring_role_of_the_agents_sees_the_timeline(
         rig.apply(bare_cluster.primary, 1, *bare_cluster.replicas)
         for server in bare_cluster.replicas:
             assert (await rig.usable(server)).timeline == 1
+
+
+async def test_without_a_log_in_of_its_own_it_asks_as_an_application(
+    bare_cluster: Cluster, watcher_type: type[Watcher], connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await connection.execute("DROP DATABASE IF EXISTS of_application")
+    await connection.execute("DROP ROLE IF EXISTS of_application")
+    await connection.execute("CREATE ROLE of_application LOGIN PASSWORD 'x'")
+    await connection.execute("CREATE DATABASE of_application")
+    credentials = asker_from_dsn(bare_cluster.primary.dsn(user="of_application", password="x")).credentials
+    lent = LogIn("of_application", "of_application", credentials)
+    async with running_rig(bare_cluster, watcher_type, lent=lent) as rig:
+        rig.apply(bare_cluster.primary, 1, *bare_cluster.replicas)
+        assert not rig.freshness.positions[0].usable
+        for server in bare_cluster.replicas:
+            await rig.usable(server)
+        await rig.floor()
+        # It is not in the way of who wants to be rid of the database.
+        await connection.execute("DROP DATABASE of_application")
+        found = await connection.fetch(
+            "SELECT datname, usename FROM pg_stat_activity WHERE application_name = 'pgamb_freshness'"
+        )
+        assert ("postgres", "of_application") in [tuple(row) for row in found]
+    await connection.execute("DROP ROLE of_application")

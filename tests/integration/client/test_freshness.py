@@ -198,6 +198,19 @@ def test_the_registry_may_know_of_a_timeline_before_the_replica_tells(settled: S
     assert replica.position.timeline == 2
 
 
+def test_a_server_that_comes_back_tells_its_timeline_anew(settled: Scene) -> None:
+    # Restored from an old backup it would be on the branch that the timeline left.
+    replica = settled.replicas[0]
+    settled.use(2)
+    settled.freshness.survey()
+    replica.answer_position(0x2000, timeline=2)
+    assert replica.is_usable()
+    replica.cut()
+    replica.connect()
+    replica.answer_position(0x9000, timeline=1)
+    assert not replica.is_usable()
+
+
 def test_a_replica_on_another_timeline_is_asked_for_it(settled: Scene, watcher_type: type[Watcher]) -> None:
     watcher, replica = watcher_type(settled.freshness), settled.replicas[0]
     watcher.ask_replica(replica.position)
