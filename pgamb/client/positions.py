@@ -150,7 +150,7 @@ class Positions:
     # Connections.
 
     def _attend(self, member: Member) -> None:
-        asker = Asker(member.node, self.freshness, on_lost=self._lost, on_refused=self._refused, on_role=self._refresh)
+        asker = Asker(member.node, self.freshness, on_lost=self._lost, on_trouble=self._refused, on_role=self._refresh)
         attended = self._attended[member.node] = _Attended(member, asker)
         self._spawn(self._keep_connected(attended))
 

@@ -19,7 +19,7 @@ cdef class Asker(Owner):
     cdef unsigned long long number      # of that
     cdef object segment_bytes, page_bytes
     cdef object on_lost                 # called as (asker, error)
-    cdef object on_refused              # called as (asker, message)
+    cdef object on_trouble              # called as (asker, message)
 
     cdef bint idle(self) noexcept
     cdef int ask_floor(self, unsigned long long number) except -1

@@ -15,7 +15,7 @@ class Asker(Owner):
         freshness: Freshness,
         *,
         on_lost: Callable[[Asker, PgambError], object],
-        on_refused: Callable[[Asker, str], object],
+        on_trouble: Callable[[Asker, str], object],
         on_role: Callable[[], object],
     ) -> None: ...
     @property

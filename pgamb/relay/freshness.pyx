@@ -78,14 +78,14 @@ cdef class _Nowhere(Home):
 cdef class Asker(Owner):
     """Puts questions to one member, one at a time, over a connection of its own.
 
-    `on_lost(asker, error)` is called when the connection ends, `on_refused(asker, message)` when a question fails,
+    `on_lost(asker, error)` is called when the connection ends, `on_trouble(asker, message)` when a question fails,
     `on_role()` when the member says that its role has changed.
     """
 
-    def __init__(self, str node, Freshness freshness, *, on_lost, on_refused, on_role):
+    def __init__(self, str node, Freshness freshness, *, on_lost, on_trouble, on_role):
         self.freshness = freshness
         self.on_lost = on_lost
-        self.on_refused = on_refused
+        self.on_trouble = on_trouble
         self.home = _Nowhere(on_role)
         self.trouble = "not connected yet"
         self.position = Position(node, self, freshness)
@@ -160,12 +160,12 @@ cdef class Asker(Owner):
         self.question = NOTHING
         if error is not None:
             self.trouble = PostgresError(parse_error_fields(error)).message
-            self.on_refused(self, self.trouble)
+            self.on_trouble(self, self.trouble)
             # Not at once: whoever looks after all members asks again.
             return 0
         if not rows or rows[0][0] is None:
             self.trouble = "it has no such position: its role is another one"
-            self.on_refused(self, self.trouble)
+            self.on_trouble(self, self.trouble)
             return 0
         self.trouble = ""
         try:

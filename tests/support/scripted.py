@@ -157,7 +157,7 @@ def scene(
                 node,
                 freshness,
                 on_lost=lambda asker, error: made.lost.append(error),
-                on_refused=lambda asker, message: made.refused.append(message),
+                on_trouble=lambda asker, message: made.refused.append(message),
                 on_role=lambda: None,
             )
             made = ScriptedMember(asker, reactor, stack)
