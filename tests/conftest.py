@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from pgamb.demo.etcd import EtcdServer
 from pgamb.demo.postgres import PostgresServer
+from tests.support.compiling import compile_module
 from tests.support.servers import postgres_template, running_etcd, running_postgres
+
+if TYPE_CHECKING:
+    from tests.support.watcher import Watcher
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +36,11 @@ def etcd() -> Iterator[EtcdServer]:
     """One etcd of the run. Tests share it: leave it running, and use a service name of your own."""
     with running_etcd() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def watcher_type(tmp_path_factory: pytest.TempPathFactory) -> type[Watcher]:
+    """A session of the data plane's that tests can drive; compiled at its first use, which takes some seconds."""
+    source = Path(__file__).parent / "support" / "watcher.pyx"
+    module = compile_module(source, tmp_path_factory.mktemp("watcher"))
+    return cast("type[Watcher]", module.Watcher)

@@ -20,6 +20,7 @@ from pgamb.client.channel import Channel
 from pgamb.client.monitor import Asker, MemberProber
 from pgamb.client.occupancy import Occupancy
 from pgamb.client.pools import Pools
+from pgamb.client.positions import Positions
 from pgamb.client.welcome import Welcome, Welcomer
 from pgamb.config import ClientOptions
 from pgamb.errors import (
@@ -84,6 +85,7 @@ class LoginDesk:
         welcomer: Welcomer,
         canceller: Canceller,
         prober: MemberProber,
+        positions: Positions,
         occupancy: Occupancy,
         static: tuple[Address, ...],
         refresh: Callable[[], object],
@@ -97,6 +99,7 @@ class LoginDesk:
         self._welcomer = welcomer
         self._canceller = canceller
         self._prober = prober
+        self._positions = positions
         self._occupancy = occupancy
         self._refresh = refresh
         # Without a registry nothing is known of these before somebody has logged in to one of them.
@@ -166,6 +169,7 @@ class LoginDesk:
         login = await self._authenticator.login(channel, user, database, private=peer.local or channel.tls is not None)
         welcome = await self._welcome(login, database, user, startup)
         self._authenticator.credentials[user] = login.credentials
+        self._positions.lend(Asker(database, user, login.credentials))
         await self._hand_over(channel, first, welcome, database, user)
 
     async def _first_packet(self, channel: Channel, peer: Peer) -> FirstPacket:

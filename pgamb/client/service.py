@@ -17,6 +17,7 @@ from pgamb.client.monitor import MemberProber, asker_from_dsn
 from pgamb.client.occupancy import Occupancy
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
+from pgamb.client.positions import Positions
 from pgamb.client.reach import Reach, unlisted_members
 from pgamb.client.snapshot import Observer
 from pgamb.client.status import StatusPage
@@ -74,6 +75,15 @@ class Service:
             key_file=options.registry_key,
         )
         self.pools.refresh = self._registry.refresh
+        self._positions = Positions(
+            options,
+            self.reactor,
+            opener,
+            asker,
+            self._spawn,
+            activity=lambda: self.relay.to_primary + self.relay.to_replica,
+            refresh=self._registry.refresh,
+        )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
         self._reach = Reach(opener, asker, self.pools.used, verified=bool(static), unlisted=unlisted_members(static))
@@ -87,6 +97,7 @@ class Service:
             welcomer=self._welcomer,
             canceller=Canceller(self.relay, self.pools, opener),
             prober=self._prober,
+            positions=self._positions,
             occupancy=self._occupancy,
             static=static,
             refresh=self._registry.refresh,
@@ -111,6 +122,7 @@ class Service:
         self._spawn(self._follow())
         self._spawn(Patience(self._options, self.pools).tick_forever())
         self._spawn(self._occupancy.sweep_forever())
+        self._spawn(self._positions.tick_forever())
         if self._status is not None:
             await self._status.start(self._observer(where))
         self._listener.start()
@@ -143,6 +155,7 @@ class Service:
             self._options,
             relay=self.relay,
             pools=self.pools,
+            positions=self._positions,
             desk=self._desk,
             registry=self._registry,
             reach=self._reach,
@@ -183,6 +196,7 @@ class Service:
             frontend.close(goodbye)
         for pool in self.pools.pools():
             pool.retire()
+        self._positions.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -198,6 +212,7 @@ class Service:
         async for topology in self._registry.topologies():
             self._log_topology(self.pools.topology, topology)
             self._welcomer.forget()
+            self._positions.apply(topology)
             self.pools.apply(topology)
 
     def _log_topology(self, before: Topology | None, now: Topology) -> None:

@@ -8,10 +8,12 @@ from collections import Counter
 from pgamb import __version__
 from pgamb.client.login import LoginDesk
 from pgamb.client.pools import Pools
+from pgamb.client.positions import Positions
 from pgamb.client.reach import Reach
 from pgamb.config import ClientOptions
 from pgamb.observe.snapshot import (
     SESSION_STATES,
+    FreshnessUse,
     Held,
     Logins,
     MemberUse,
@@ -22,10 +24,11 @@ from pgamb.observe.snapshot import (
     Sessions,
     Snapshot,
 )
-from pgamb.registry.model import Member
+from pgamb.registry.model import Member, Role
 from pgamb.registry.source import Registry
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.pool import Group, Pool
+from pgamb.routing.freshness import format_floor, format_lsn
 
 # The data plane's words for what a frontend does, where they are not the ones for people.
 _STATES = {"settling": "preparing", "asking": "preparing", "stalled": "running"}
@@ -41,6 +44,7 @@ class Observer:
         *,
         relay: Relay,
         pools: Pools,
+        positions: Positions,
         desk: LoginDesk,
         registry: Registry,
         reach: Reach,
@@ -49,6 +53,7 @@ class Observer:
         self._options = options
         self._relay = relay
         self._pools = pools
+        self._positions = positions
         self._desk = desk
         self._registry = registry
         self._reach = reach
@@ -78,6 +83,7 @@ class Observer:
             held=tuple(_held(group, now) for group in groups if group.held_count),
             sessions=self._sessions(),
             routes=Routes(self._relay.to_primary, self._relay.to_replica),
+            freshness=self._freshness(),
             logins=self._logins(),
             gave_up=dict(self._pools.tally.gave_up),
         )
@@ -99,6 +105,8 @@ class Observer:
         used = self._pools.used(member.node)
         tally = self._pools.tally
         down = used is not None and used.down_since is not None
+        position = self._positions.position(member.node) if member.role is Role.REPLICA else None
+        answer = position if position is not None and position.answered_at else None
         return MemberUse(
             node=member.node,
             role=member.role.value,
@@ -114,6 +122,22 @@ class Observer:
             opened=tally.backends_opened[member.node],
             refused=tally.backends_refused[member.node],
             lost=tally.backends_lost[member.node],
+            replay_lsn=format_lsn(answer.replay_lsn) if answer is not None else None,
+            lag_s=answer.lag_s if answer is not None else None,
+            lag_bytes=answer.lag_bytes if answer is not None else None,
+            unread_because=position.why_not if position is not None else "",
+        )
+
+    def _freshness(self) -> FreshnessUse:
+        freshness = self._positions.freshness
+        known = 0 < freshness.required <= freshness.answered
+        return FreshnessUse(
+            consistency=self._options.consistency,
+            floor=format_floor(freshness.floor_lsn, freshness.timeline) if known else None,
+            questions=freshness.questions,
+            waiting=freshness.waiting_count,
+            waits=freshness.waits,
+            waits_ended_by_timeout=freshness.waits_ended_by_timeout,
         )
 
     def _sessions(self) -> Sessions:

@@ -166,6 +166,39 @@ METRICS: tuple[Metric, ...] = (
         "Backends that the member closed, or that broke the protocol.",
         lambda s: [((m.node,), m.lost) for m in s.members],
     ),
+    # Replicas.
+    Metric(
+        "pgamb_replica_usable",
+        ("member",),
+        "0 while a replica is not read from: no answer, another timeline, or beyond --max-lag.",
+        lambda s: [((m.node,), not m.unread_because) for m in s.members if m.role == "replica"],
+    ),
+    Metric(
+        "pgamb_replica_lag_seconds",
+        ("member",),
+        "How long ago the primary was where the replica is, at its last answer.",
+        lambda s: [((m.node,), m.lag_s) for m in s.members if m.lag_s is not None],
+    ),
+    Metric(
+        "pgamb_replica_lag_bytes",
+        ("member",),
+        "WAL that the primary had and the replica had not replayed, at its last answer.",
+        lambda s: [((m.node,), m.lag_bytes) for m in s.members if m.lag_bytes is not None],
+    ),
+    Metric(
+        "pgamb_freshness_questions_total",
+        (),
+        "Questions put to members about their position in the WAL.",
+        _one(lambda s: s.freshness.questions),
+    ),
+    Metric("pgamb_replica_waiting", (), "Reads that wait for a replica.", _one(lambda s: s.freshness.waiting)),
+    Metric("pgamb_replica_waits_total", (), "Reads that waited for a replica.", _one(lambda s: s.freshness.waits)),
+    Metric(
+        "pgamb_replica_waits_given_up_total",
+        (),
+        "Reads that waited for a replica in vain, for --replica-wait.",
+        _one(lambda s: s.freshness.waits_ended_by_timeout),
+    ),
     # Pools.
     Metric("pgamb_pool_backends", (*_POOL, "state"), "Backends of the pool: active, idle, or being opened.", _backends),
     Metric("pgamb_pool_backends_limit", _POOL, "The most backends that the pool may have.", _pools(lambda p: p.limit)),

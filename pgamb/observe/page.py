@@ -120,6 +120,8 @@ _MEMBER_HEAD: Sequence[Cell] = [
     ("opened", "n"),
     ("lost", "n"),
     ("reachable", ""),
+    ("behind", "n"),
+    ("read from", ""),
 ]
 
 
@@ -139,7 +141,21 @@ def _member(member: MemberUse) -> list[Cell]:
         (str(member.opened), "n"),
         (str(member.lost), "n"),
         reach,
+        (_lag(member), "n"),
+        _read_from(member),
     ]
+
+
+def _lag(member: MemberUse) -> str:
+    if member.lag_s is None or member.lag_bytes is None:
+        return ""
+    return f"{size(member.lag_bytes)}, {duration(member.lag_s)}"
+
+
+def _read_from(member: MemberUse) -> Cell:
+    if member.role != "replica":
+        return ("", "")
+    return (f"no: {member.unread_because}", "bad") if member.unread_because else ("yes", "good")
 
 
 _POOL_HEAD: Sequence[Cell] = [
@@ -200,6 +216,15 @@ def _application_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
     rows += [(f"… {state.replace('_', ' ')}", f"{count:,}") for state, count in sessions.by_state.items()]
     rows += [(f"pinned by {reason}", f"{count:,}") for reason, count in sorted(sessions.pinned_by.items())]
     rows += [("units to the primary", f"{routes.to_primary:,}"), ("units to replicas", f"{routes.to_replica:,}")]
+    freshness = snapshot.freshness
+    rows += [
+        ("consistency", freshness.consistency),
+        ("floor of the last commit", freshness.floor or ""),
+        ("questions about positions", f"{freshness.questions:,}"),
+        ("waiting for a replica", f"{freshness.waiting:,}"),
+        ("waited for a replica", f"{freshness.waits:,}"),
+        ("… in vain", f"{freshness.waits_ended_by_timeout:,}"),
+    ]
     rows += [(f"waited in vain ({reason})", f"{count:,}") for reason, count in sorted(snapshot.gave_up.items())]
     rows += [("logging in", f"{logins.under_way:,}"), ("logged in", f"{logins.accepted:,}")]
     rows += [(f"refused ({reason})", f"{count:,}") for reason, count in sorted(logins.refused.items())]

@@ -33,7 +33,10 @@ class RegistryState(msgspec.Struct, frozen=True):
 
 class MemberUse(msgspec.Struct, frozen=True):
     """A member as this process sees it. `down_s` is None while it is thought to answer; `backends_limit` is what it
-    leaves us, None until asked; `opened`, `refused` and `lost` count backends."""
+    leaves us, None until asked; `opened`, `refused` and `lost` count backends.
+
+    A replica is read from while `unread_because` is empty. `replay_lsn`, `lag_s` and `lag_bytes` are of its last
+    answer, None before there was one, and for a primary."""
 
     node: str
     role: str
@@ -49,6 +52,10 @@ class MemberUse(msgspec.Struct, frozen=True):
     opened: int
     refused: int
     lost: int
+    replay_lsn: str | None
+    lag_s: float | None
+    lag_bytes: int | None
+    unread_because: str
 
 
 class PoolUse(msgspec.Struct, frozen=True):
@@ -105,6 +112,18 @@ class Routes(msgspec.Struct, frozen=True):
     to_replica: int
 
 
+class FreshnessUse(msgspec.Struct, frozen=True):
+    """How "you read what you wrote" is kept. `floor` is the last commit's, as position@timeline, None while it is not
+    known; `questions` were put to all members; of the `waits` for a replica some ended by timeout."""
+
+    consistency: str
+    floor: str | None
+    questions: int
+    waiting: int
+    waits: int
+    waits_ended_by_timeout: int
+
+
 class Logins(msgspec.Struct, frozen=True):
     """Log-ins since the start; `refused` is by SQLSTATE. `left`: the application went away, or spoke no protocol."""
 
@@ -134,6 +153,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     held: tuple[Held, ...]
     sessions: Sessions
     routes: Routes
+    freshness: FreshnessUse
     logins: Logins
     gave_up: dict[str, int]
 

@@ -95,6 +95,10 @@ cdef class Owner(Stream):
         """The pool that it waits at serves nobody any more."""
         raise NotImplementedError
 
+    cdef int on_fresher(self, bint last) except -1:
+        """More is known of positions in the WAL. `last`: the wait for it is over, whether or not it is enough."""
+        raise NotImplementedError
+
 
 cdef class Home:
     """Where a backend goes when nobody owns it."""

@@ -1,4 +1,4 @@
-"""An ambassador in front of one PostgreSQL, with a relay that can cut on either side of it."""
+"""An ambassador in front of one PostgreSQL, with a relay that can cut on either side; members that are scripted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from pgamb.demo.postgres import PostgresServer
 from tests.support.ambassador import Ambassador, running_ambassador
 from tests.support.cutting import Cut, CuttingRelay, running_relay
+from tests.support.scripted import Scene, scene
 from tests.support.wire import Wire
 
 
@@ -45,3 +46,11 @@ def path(postgres: PostgresServer) -> Iterator[Path]:
             running_relay(ambassador.port) as before,
         ):
             yield Path(postgres, ambassador, before, behind)
+
+
+@pytest.fixture
+def settled() -> Iterator[Scene]:
+    """All are connected, and at the same position, 0/1000 on timeline 1."""
+    with scene() as made:
+        made.settle()
+        yield made

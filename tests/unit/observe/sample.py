@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgamb.observe.snapshot import (
+    FreshnessUse,
     Held,
     Logins,
     MemberUse,
@@ -33,6 +34,10 @@ def member(node: str, **changes: object) -> MemberUse:
         "opened": 9,
         "refused": 2,
         "lost": 1,
+        "replay_lsn": "0/3000000",
+        "lag_s": 0.5,
+        "lag_bytes": 2048,
+        "unread_because": "",
         **changes,
     }
     return MemberUse(**given)  # type: ignore[arg-type]
@@ -78,8 +83,8 @@ def snapshot(**changes: object) -> Snapshot:
         "conflict": (),
         "topology_revision": 7,
         "members": (
-            member("pg1", role="primary", backends_limit=97),
-            member("pg2", down_s=12.0, last_error="Connection refused"),
+            member("pg1", role="primary", backends_limit=97, replay_lsn=None, lag_s=None, lag_bytes=None),
+            member("pg2", down_s=12.0, last_error="Connection refused", unread_because="too far behind (--max-lag)"),
         ),
         "pools": (pool("pg1"), pool("pg2", role="replica", database=EVIL)),
         "held": (Held("shop", "app", 3, 2.5),),
@@ -91,6 +96,7 @@ def snapshot(**changes: object) -> Snapshot:
             pinned_by={"listen": 2, "temporary": 1},
         ),
         "routes": Routes(100, 900),
+        "freshness": FreshnessUse("ambassador", "0/3000800@3", 5000, 2, 70, 8),
         "logins": Logins(1, 30, {"28P01": 4}, 2, 3, 6),
         "gave_up": {"53300": 11},
         **changes,
