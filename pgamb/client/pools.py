@@ -19,6 +19,7 @@ from pgamb.config import ClientOptions
 from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member, MemberState, Topology
 from pgamb.relay.backend import Backend
+from pgamb.relay.freshness import Position
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
 from pgamb.relay.statement import Statements
@@ -59,6 +60,7 @@ class Pools:
         self.topology: Topology | None = None
         self.tally = Tally()
         self.refresh: Callable[[], object] = lambda: None
+        self.position: Callable[[str], Position | None] = lambda node: None
 
     # Asking.
 
@@ -159,6 +161,7 @@ class Pools:
                 on_abandoned=self._abandoned,
                 on_role=self._role_reported,
             )
+        pool.position = self.position(member.node)
         return pool
 
     def _requeue(self, pool: Pool) -> None:

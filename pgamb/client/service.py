@@ -50,13 +50,6 @@ class Service:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         parameter_sets = ParameterSets()
         self.reactor = Reactor(asyncio.get_running_loop(), self._source_failed)
-        self.relay = Relay(
-            parameter_sets,
-            session_mode=options.pool_mode == "session",
-            prepared_limit=options.prepared_statements,
-            on_frontend_closed=self._frontend_closed,
-            lazy=options.transactions == "lazy",
-        )
         opener = Opener(options)
         self._authenticator = Authenticator(options)
         self._catalogues = Catalogues()
@@ -83,6 +76,15 @@ class Service:
             self._spawn,
             activity=lambda: self.relay.to_primary + self.relay.to_replica,
             refresh=self._registry.refresh,
+        )
+        self.pools.position = self._positions.position
+        self.relay = Relay(
+            parameter_sets,
+            self._positions.freshness,
+            session_mode=options.pool_mode == "session",
+            prepared_limit=options.prepared_statements,
+            on_frontend_closed=self._frontend_closed,
+            lazy=options.transactions == "lazy",
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()

@@ -74,7 +74,7 @@ cdef class Freshness:
     cdef readonly double replica_wait_s
     cdef double max_lag_s
     cdef unsigned long long max_lag_bytes
-    cdef bint consistent                            # not `eventual`
+    cdef readonly bint consistent                            # not `eventual`
     cdef Reactor reactor
     cdef Answers recent, spaced
     cdef unsigned long long wanted                  # a question numbered so or later is to be sent

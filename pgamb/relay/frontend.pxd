@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from pgamb.relay.backend cimport Backend
+from pgamb.relay.freshness cimport Freshness, Position
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
 from pgamb.relay.routes cimport REASONS
@@ -28,6 +29,7 @@ cdef class Relay:
     cdef readonly bint session_mode
     cdef readonly int prepared_limit        # statements per backend
     cdef readonly bint lazy                 # transactions begin when they have to
+    cdef readonly Freshness freshness
     cdef object on_frontend_closed          # called as (frontend)
     cdef object on_repeated                 # called as (frontend, plan or None)
     cdef unsigned long long[REASONS] counts
@@ -58,7 +60,17 @@ cdef class Frontend(Speaker):
     cdef bint dirty                         # a parameter may have changed
     cdef bint reset                         # ... to what it was when the session began
     cdef frozenset customs                  # the custom parameters that may be set; None, most often
-    cdef readonly bint wrote
+    # What its reads must not be older than. Moments are those of `freshness`.
+    cdef unsigned long long seen            # the moment by which it has seen the primary, 0: it has not
+    cdef unsigned long long min_lsn         # what it was told from elsewhere
+    cdef Position read_at                   # the replica that it read from last, None: the primary, or nobody
+    cdef unsigned long long read_moment     # ... the moment by which it had seen that
+    cdef unsigned long long read_epoch
+    cdef bint unsettled                     # what was sent may have written, and has not been committed
+    cdef bint parked                        # `freshness` will call
+    cdef bint impatient                     # it has been parked long enough
+    cdef unsigned long long asked_floor     # the moment that a SHOW waits for, 0: none
+    cdef double next_move_s                 # monotonic: when it may look for a less busy replica again
     cdef bint committing                    # what was sent ends a transaction
     cdef bint pure                          # what was sent are proven reads
     cdef bint granted                       # the backend is there for the unit at hand, which has not been sent yet
@@ -92,7 +104,12 @@ cdef class Frontend(Speaker):
     cdef Pool _route(self, int need, Plan plan)
     cdef bint _reads_snapshot(self) noexcept
     cdef Pool _choose(self)
-    cdef Pool _choose_for_good(self)
+    cdef Pool _balanced(self, Pool pool, unsigned long long floor)
+    cdef int _park(self, Position position, unsigned long long floor) except -1
+    cdef int _unpark(self) except -1
+    cdef bint _knows_floor(self) except -1
+    cdef int _saw(self, Backend backend) except -1
+    cdef int on_fresher(self, bint last) except -1
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1
     cdef int _lend(self) except -1
     cdef bint may_begin(self) noexcept
@@ -108,6 +125,7 @@ cdef class Frontend(Speaker):
     cdef int _repeat(self, int reason) except -1
     cdef int on_requeued(self) except -1
     cdef int _adopt_parameters(self) except -1
+    cdef int _heed(self, str floor) except -1
     cdef int _wait(self) except -1
     cdef bint _settle(self) except -1
     cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1

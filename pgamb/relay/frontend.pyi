@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 from pgamb.errors import PgambError
 from pgamb.relay.backend import Backend, Owner
+from pgamb.relay.freshness import Freshness
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
 from pgamb.relay.statement import Plan
@@ -12,6 +13,7 @@ class Relay:
     def __init__(
         self,
         parameter_sets: ParameterSets,
+        freshness: Freshness,
         *,
         session_mode: bool,
         prepared_limit: int,
@@ -75,7 +77,5 @@ class Frontend(Owner):
     def last_route(self) -> str: ...
     @property
     def routed(self) -> Pool | None: ...
-    @property
-    def wrote(self) -> bool: ...
     def close(self, error: PgambError | None = None) -> None: ...
     def fail_waiting(self, error: PgambError) -> None: ...

@@ -26,6 +26,7 @@ from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u32
+from pgamb.relay.freshness cimport Freshness, Position
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
@@ -43,9 +44,10 @@ from pgamb.errors import (
 )
 from pgamb.relay.routes import words_of
 from pgamb.routing.control import Control, Isolation
+from pgamb.routing.freshness import format_floor, parse_floor
 from pgamb.routing.hints import Wish, wish_of_role
 from pgamb.routing.intent import Need, Pin
-from pgamb.session.parameters import SETTINGS_QUERY, set_config_query, settings_query
+from pgamb.session.parameters import SETTINGS_QUERY, Expression, set_config_query, settings_query
 from pgamb.wire.messages import error_response, parse_error_fields, query
 
 cdef int NEED_READ = int(Need.READ)
@@ -94,6 +96,15 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
 
 
+# The position of the server that is asked, nothing on a replica.
+cdef object HERE = Expression(
+    b"CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text END"
+)
+cdef unsigned long long UNKNOWN_LSN = 0xffff_ffff_ffff_ffff
+# A session looks for another replica when its own has so much more outstanding work than that one, and so seldom.
+cdef double MUCH = 3
+cdef double MOVE_S = 1.0
+
 cdef enum:
     # A Query up to this size is looked at whole; a longer one is taken for a write.
     QUERY_BYTES = 1 << 20
@@ -117,10 +128,11 @@ cdef class Relay:
     """
 
     def __init__(
-        self, parameter_sets, *, bint session_mode, int prepared_limit, on_frontend_closed, bint lazy=True,
-        on_repeated=None,
+        self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
+        bint lazy=True, on_repeated=None,
     ):
         self.parameter_sets = parameter_sets
+        self.freshness = freshness
         self.session_mode = session_mode
         self.prepared_limit = prepared_limit
         self.on_frontend_closed = on_frontend_closed
@@ -140,8 +152,37 @@ cdef class Relay:
 
     cdef bytes own_parameters(self, Frontend frontend):
         """Return the query that gives a backend pgamb's own parameters."""
-        cdef dict shown = {b"pgamb.last_route": frontend.last_route.encode("utf-8", "replace")}
-        return set_config_query(shown)
+        cdef Freshness freshness = self.freshness
+        cdef object floor = ""
+        if frontend.asked_floor and freshness.known(frontend.asked_floor):
+            floor = format_floor(max(freshness.floor_of(frontend.asked_floor), frontend.min_lsn), freshness.timeline)
+        frontend.asked_floor = 0
+        return set_config_query({
+            b"pgamb.last_route": frontend.last_route.encode("utf-8", "replace"),
+            # Where nobody asks for positions, for want of a replica, the primary is asked here.
+            b"pgamb.lsn": floor.encode() if floor else HERE,
+            b"pgamb.role": (<str> Wish(frontend.role).name).lower().encode(),
+            b"pgamb.min_lsn": (<dict> frontend.parameters.items).get(b"pgamb.min_lsn", b""),
+            b"pgamb.status": self.status(frontend).encode("utf-8", "replace"),
+        })
+
+    def status(self, Frontend frontend):
+        """Return in one line how things stand for a session: its members, how far they are, and what holds it."""
+        cdef Pool pool
+        cdef list parts = []
+        primary = frontend.group.primary
+        parts.append(f"primary {primary.name}" if primary is not None else "no primary: writes are held")
+        if self.freshness.timeline:
+            parts.append(f"timeline {self.freshness.timeline}")
+        for pool in frontend.group.replicas:
+            if pool.position is None:
+                parts.append(f"replica {pool.name}")
+            elif pool.position.usable:
+                parts.append(f"replica {pool.name} {pool.position.lag_bytes} bytes behind")
+            else:
+                parts.append(f"replica {pool.name} is left out: {pool.position.why_not}")
+        parts.append(f"pinned by {', '.join(frontend.pin_names)}" if frontend.pins else "not pinned")
+        return "; ".join(parts)
 
 
 cdef class Frontend(Speaker):
@@ -350,6 +391,8 @@ cdef class Frontend(Speaker):
             if take:
                 self._note_answer(plan)
                 return take
+        if plan is not None and plan.shows and not self._knows_floor():
+            return 0
         self.opening = self.block is not None and not (plan is not None and self._alone(need))
         if not self._attach(need, plan):
             return 0
@@ -521,6 +564,8 @@ cdef class Frontend(Speaker):
             # Nobody waits for a backend to prepare what is known to be right.
             self.tell(prepared.completions + self._ready_message())
             return end
+        if prepared.binds == 1 and prepared.plan is not None and prepared.plan.shows and not self._knows_floor():
+            return 0
         self.opening = self.block is not None and not (
             (lasting and preparing and (prepared.synced or flushed))
             or (prepared.synced and prepared.plain and self._alone(need))
@@ -753,8 +798,11 @@ cdef class Frontend(Speaker):
         elif self.role == WISH_REPLICA:
             pool = self.group.choose_replica()
             reason = ASKED_FOR_REPLICA if pool is not None else NO_REPLICA
-        elif not self.relay.lazy and need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY:
-            pool = self._choose_for_good()
+        elif not self.relay.freshness.consistent and not self.relay.lazy and (
+            need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY
+        ):
+            # Each of its statements may see more than the one before, and nobody could see to that.
+            pool = self.group.choose_replica()
             reason = A_READ if pool is not None else TRANSACTION
         elif self.opening:
             reason = TRANSACTION
@@ -766,6 +814,8 @@ cdef class Frontend(Speaker):
             reason = PREPARES
         elif need & NEED_NEUTRAL:
             reason = A_QUESTION
+        if self.parked:
+            self._unpark()
         if pool is None:
             pool = self.group.primary
             if pool is None:
@@ -782,17 +832,128 @@ cdef class Frontend(Speaker):
         )
 
     cdef Pool _choose(self):
-        """Return the replica that the next read goes to; None: no replica, or (state PARKED) not yet."""
-        return None if self.wrote else self.group.choose_replica()
+        """Return the replica that the next read goes to; None: the primary, or (state PARKED) it is not known yet.
 
-    cdef Pool _choose_for_good(self):
-        """Return a replica for a transaction whose every statement may see more than the one before."""
-        return None if self.wrote else self.group.choose_replica()
+        It is new enough if it has replayed what was committed before (`freshness.required`, or the session's own
+        commits), and what the session has seen of any member.
+        """
+        cdef Freshness freshness = self.relay.freshness
+        cdef Position position
+        cdef Pool pool, best = None, least = None
+        cdef unsigned long long moment = self.seen, floor = 0, bound = 0
+        cdef Py_ssize_t i, count = len(self.group.replicas)
+        if not freshness.tracks:
+            return self.group.choose_replica()
+        if freshness.everyone and freshness.required > moment:
+            moment = freshness.required
+        if self.read_at is not None:
+            if self.read_epoch != self.read_at.epoch:
+                # It may have been restored since, to what is older.
+                return None
+            bound = self.read_at.bound_lsn if self.read_at.answered >= self.read_moment else UNKNOWN_LSN
+        if freshness.known(moment):
+            floor = freshness.floor_lsn if moment == freshness.required else freshness.floor_of(moment)
+            floor = max(floor, self.min_lsn)
+        else:
+            floor = UNKNOWN_LSN
+        self.group.turn += 1
+        for i in range(count):
+            # Equal ones take turns.
+            pool = <Pool> self.group.replicas[(i + self.group.turn) % count]
+            position = pool.position
+            if position is None or not position.usable:
+                continue
+            if position is self.read_at:
+                if position.replay_lsn >= floor:
+                    return self._balanced(pool, floor)
+            elif position.replay_lsn >= floor and position.replay_lsn >= bound:
+                if best is None or pool.load() < best.load():
+                    best = pool
+                continue
+            elif self.read_at is not None:
+                continue
+            if not position.behind() and (least is None or pool.load() < least.load()):
+                least = pool
+        if best is None and least is not None and not self.impatient:
+            if floor == UNKNOWN_LSN:
+                freshness.ask(moment)
+            self._park(None if floor == UNKNOWN_LSN else least.position, floor)
+        return best
+
+    cdef Pool _balanced(self, Pool pool, unsigned long long floor):
+        """Return where a session reads that could go on at `pool`: there, or at a less busy replica that is as new."""
+        cdef Pool other, best = None
+        for other in self.group.replicas:
+            if other is not pool and other.position is not None and other.position.usable and (
+                best is None or other.load() < best.load()
+            ):
+                best = other
+        if best is None or pool.load() < MUCH + 2 * best.load():
+            return pool
+        if self.read_at.answered >= self.read_moment and best.position.replay_lsn >= max(floor, self.read_at.bound_lsn):
+            return best
+        if now_s() < self.next_move_s:
+            return pool
+        if self.impatient:
+            self.next_move_s = now_s() + MOVE_S
+            return pool
+        self.relay.freshness.ask_replica(self.read_at)
+        self._park(best.position, 0)
+        return None if self.state == PARKED else pool
+
+    cdef int _park(self, Position position, unsigned long long floor) except -1:
+        """Wait, but not for long, until more is known of a replica, or (None) of the primary."""
+        if self.impatient or self.relay.freshness.replica_wait_s <= 0:
+            return 0
+        self.state = PARKED
+        self.parked = True
+        self.waiting_since = now_s()
+        return self.relay.freshness.wait(self, position, floor)
+
+    cdef int _unpark(self) except -1:
+        """It is decided where the unit goes."""
+        self.parked = self.impatient = False
+        return self.relay.freshness.forget(self)
+
+    cdef int on_fresher(self, bint last) except -1:
+        if self.state != PARKED:
+            return 0
+        self.state = READY
+        self.impatient = last
+        return self._resume()
+
+    cdef bint _knows_floor(self) except -1:
+        """Tell whether SHOW can say up to where this session may have seen; if not, `state` says for what it waits."""
+        cdef Freshness freshness = self.relay.freshness
+        if not self.asked_floor:
+            self.asked_floor = freshness.moment()
+            freshness.ask(self.asked_floor)
+        if freshness.known(self.asked_floor) or self.impatient:
+            return 1
+        self._park(None, 0)
+        return self.state != PARKED
+
+    cdef int _saw(self, Backend backend) except -1:
+        """A unit outside of transactions has been answered: what it has shown, later reads must not be older than."""
+        cdef Freshness freshness = self.relay.freshness
+        if self.pool.replica:
+            self.read_at = self.pool.position
+            if self.read_at is not None:
+                self.read_moment = self.read_at.moment()
+                self.read_epoch = self.read_at.epoch
+            return 0
+        self.read_at = None
+        self.seen = freshness.moment()
+        if self.unsettled:
+            freshness.committed()
+            self.unsettled = backend.replies.count > 0
+        return 0
 
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1:
-        self.plan = plan
-        self.routed = pool
-        self.reason = reason
+        if plan is None or not plan.shows:
+            self.plan = plan
+            self.routed = pool
+            self.reason = reason
         self.relay.counts[reason] += 1
         if pool.replica:
             self.relay.to_replica += 1
@@ -834,7 +995,7 @@ cdef class Frontend(Speaker):
                 self._mark_sequences()
                 self.pure = False
                 # What is refused in a READ ONLY transaction on a replica has written nothing.
-                self.wrote = self.wrote or not self.pool.replica
+                self.unsettled = self.unsettled or not self.pool.replica
             if need & (NEED_SET | NEED_SETTINGS):
                 self.dirty = True
                 self.opaque = self.opaque or need & NEED_SETTINGS != 0
@@ -918,6 +1079,9 @@ cdef class Frontend(Speaker):
                 self.prepared.forget_all(backend)
         elif size == 5 and memcmp(tag, b"RESET", 5) == 0:
             self.dirty = self.reset = True
+        elif self.unsettled and size >= 6 and memcmp(tag, b"COMMIT", 6) == 0:
+            # More may follow in the same Query, but from here on others may know.
+            self.relay.freshness.committed()
         elif self._changes_shapes(tag, size):
             self.group.statements.renew()
         return 0
@@ -958,6 +1122,8 @@ cdef class Frontend(Speaker):
     cdef int on_ready_for_query(self, Backend backend) except -1:
         self.opened = False
         self.repeats = 0
+        if backend.status == b"I":
+            self._saw(backend)
         if backend.replies.count:
             return 0
         self.committing = self.multiple = False
@@ -1017,6 +1183,22 @@ cdef class Frontend(Speaker):
         self.role = 0
         if b"pgamb.role" in items:
             self.role = int(wish_of_role((<bytes> items[b"pgamb.role"]).decode("utf-8", "replace")) or 0)
+        if items.get(b"pgamb.min_lsn"):
+            self._heed((<bytes> items[b"pgamb.min_lsn"]).decode("utf-8", "replace"))
+        return 0
+
+    cdef int _heed(self, str floor) except -1:
+        """The session must not read older than this, which it has from another process."""
+        cdef Freshness freshness = self.relay.freshness
+        try:
+            lsn, timeline = parse_floor(floor)
+        except ValueError:
+            return 0
+        if timeline and timeline != freshness.timeline:
+            # What of it there is on the primary's timeline, the primary has.
+            self.seen = freshness.moment()
+            return 0
+        self.min_lsn = max(self.min_lsn, <unsigned long long> lsn)
         return 0
 
     cdef int _release(self) except -1:
@@ -1105,6 +1287,10 @@ cdef class Frontend(Speaker):
                 self.lost = _lost_transaction(cause)
             return self._resume()
         if not uncommitted and (self.committing or not (in_transaction or self.pure)):
+            if self.unsettled:
+                self.seen = self.relay.freshness.moment()
+                self.relay.freshness.committed()
+                self.unsettled = False
             failure = TransactionResolutionUnknown(
                 f"the connection to {cause}; it is not known whether the statement took effect",
                 hint="Find out before you repeat it.",
@@ -1149,8 +1335,10 @@ cdef class Frontend(Speaker):
         # Whoever let us go may still be reading what is in the scratch.
         self.receive(self.reactor.staging, STAGING_BYTES)
         self.close_fd()
-        if self.state == WAITING or self.state == PARKED:
+        if self.state == WAITING:
             self._unqueue()
+        if self.parked:
+            self._unpark()
         self.state = CLOSED
         self.block = None
         self.pending = None
@@ -1183,9 +1371,12 @@ cdef class Frontend(Speaker):
 
     def fail_waiting(self, error):
         """Give up waiting: the unit that waits is answered with `error`, or goes on waiting if it waits no more."""
-        if self.state != WAITING and self.state != PARKED:
+        if self.state == WAITING:
+            self._unqueue()
+        elif self.state == PARKED:
+            self._unpark()
+        else:
             return
-        self._unqueue()
         self.checkout_failed(error)
 
     cdef int _unqueue(self) except -1:

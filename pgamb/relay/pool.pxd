@@ -1,6 +1,7 @@
 """Backends that wait for work, and sessions that wait for a backend."""
 
 from pgamb.relay.backend cimport Backend, Home, Owner
+from pgamb.relay.freshness cimport Position
 from pgamb.relay.queue cimport Queue
 from pgamb.relay.statement cimport Statements
 
@@ -11,6 +12,7 @@ cdef class Pool(Home):
     cdef readonly str database
     cdef readonly str user
     cdef public int weight
+    cdef public Position position       # what is known of the member's WAL; None: nobody asks
     cdef readonly bint replica
     cdef readonly int limit
     cdef object opener                  # called as opener(pool) when one more backend is wanted
@@ -32,6 +34,10 @@ cdef class Pool(Home):
     cdef unsigned long long past_units
     cdef unsigned long long past_received_bytes
     cdef unsigned long long past_sent_bytes
+
+    cdef inline double load(self) noexcept:
+        """Return the outstanding work for its weight."""
+        return (self.active + <double> self.waiting.count) / self.weight
 
     cdef Backend acquire(self, Owner owner, object parameters)
     cdef Backend acquire_again(self, Owner owner, int pid)

@@ -3,11 +3,13 @@ from collections.abc import Callable
 from pgamb.errors import PgambError
 from pgamb.registry.model import Member
 from pgamb.relay.backend import Backend, Home, Owner
+from pgamb.relay.freshness import Position
 from pgamb.relay.frontend import Frontend
 from pgamb.relay.statement import Statements
 
 class Pool(Home):
     weight: int
+    position: Position | None
     opening: int
     lifetime_s: float
     surrender: int

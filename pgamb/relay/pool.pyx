@@ -356,7 +356,9 @@ cdef class Group:
         return self.held.count
 
     cdef Pool choose_replica(self):
-        """Return the replica with the least outstanding work for its weight, None if there is none."""
+        """Return the replica with the least outstanding work for its weight, None if there is none; its data may be
+        older than any.
+        """
         cdef Pool pool, best = None
         cdef Py_ssize_t i, count = len(self.replicas)
         cdef double load, least = 0
@@ -364,7 +366,9 @@ cdef class Group:
         for i in range(count):
             # Equal ones take turns.
             pool = <Pool> self.replicas[(i + self.turn) % count]
-            load = (pool.active + <double> pool.waiting.count) / pool.weight
+            if pool.position is not None and pool.position.lagging:
+                continue
+            load = pool.load()
             if best is None or load < least:
                 best = pool
                 least = load

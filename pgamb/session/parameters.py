@@ -99,8 +99,12 @@ class ParameterSet:
         return b"SELECT " + b", ".join(calls)
 
 
+class Expression(bytes):
+    """A value as SQL that gives it."""
+
+
 def set_config_query(items: Mapping[bytes, bytes]) -> bytes:
-    """Return the query that sets parameters for the session."""
+    """Return the query that sets parameters for the session; a value may be an `Expression`."""
     return b"SELECT " + b", ".join(_set_config(name, value) for name, value in items.items())
 
 
@@ -166,7 +170,7 @@ class ParameterSets:
 
 def _set_config(name: bytes, value: bytes | None) -> bytes:
     # A null resets. E'' means the same whatever standard_conforming_strings is.
-    text = b"NULL" if value is None else _literal(value)
+    text = b"NULL" if value is None else value if isinstance(value, Expression) else _literal(value)
     # What it returns might have no equivalent in the client encoding.
     return b"pg_catalog.set_config(" + _literal(name) + b", " + text + b", false) IS NULL"
 

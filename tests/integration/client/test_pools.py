@@ -18,6 +18,7 @@ from pgamb.client.waiting import Patience
 from pgamb.config import ClientOptions
 from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Topology
+from pgamb.relay.freshness import Freshness
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.reactor import Reactor, Source
 from pgamb.session.backend_login import Credentials, Greeting
@@ -109,6 +110,7 @@ async def rig() -> AsyncIterator[Rig]:
     reactor = Reactor(loop, defect)
     relay = Relay(
         ParameterSets(),
+        Freshness(reactor, consistency="ambassador", replica_wait_s=0.0, max_lag_s=60.0, max_lag_bytes=1 << 30),
         session_mode=False,
         prepared_limit=10,
         on_frontend_closed=lambda frontend: None,
