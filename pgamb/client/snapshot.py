@@ -31,7 +31,14 @@ from pgamb.relay.pool import Group, Pool
 from pgamb.routing.freshness import format_floor, format_lsn
 
 # The data plane's words for what a frontend does, where they are not the ones for people.
-_STATES = {"settling": "preparing", "asking": "preparing", "stalled": "running"}
+_STATES = {
+    "settling": "preparing",
+    "asking": "preparing",
+    "restoring": "preparing",
+    "stalled": "running",
+    "active": "running",
+    "virtual": "in_transaction",
+}
 _IDLE_STATUS = ord("I")
 
 

@@ -123,8 +123,11 @@ def test_every_metric_that_has_a_value_now_is_there(watched: Watched) -> None:
     with watched.connect() as session:
         session.execute("SELECT 1")
     shown = {re.sub(r"\{.*", "", series) for series in watched.page.metrics()}
-    # These have series only while somebody is held, pinned, refused, or has given up.
+    # These have series only while somebody is held, pinned, refused, or has given up, or where there are replicas.
     rare = {
+        "pgamb_replica_usable",
+        "pgamb_replica_lag_seconds",
+        "pgamb_replica_lag_bytes",
         "pgamb_held_sessions",
         "pgamb_held_longest_seconds",
         "pgamb_gave_up_total",

@@ -16,7 +16,10 @@ from pgamb.demo.cluster import Cluster
 from pgamb.demo.postgres import MONITOR
 from pgamb.routing.freshness import LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES, end_of_record, parse_lsn
 from tests.e2e.conftest import MakeCluster
+from tests.support import free_port, wait_for
+from tests.support.ambassador import running_ambassador
 from tests.support.askers import DEADLINE_S, Rig, running_rig
+from tests.support.status_page import Page
 from tests.support.waiting import wait_for_async
 
 if TYPE_CHECKING:
@@ -307,3 +310,38 @@ async def test_without_a_log_in_of_its_own_it_asks_as_an_application(
         )
         assert ("postgres", "of_application") in [tuple(row) for row in found]
     await connection.execute("DROP ROLE of_application")
+
+
+def test_an_ambassador_tells_how_far_its_replicas_are(bare_cluster: Cluster) -> None:
+    port = free_port()
+    with running_ambassador(bare_cluster.servers, "--status-listen", f"127.0.0.1:{port}"):
+        page = Page(port)
+        replicas = {server.name for server in bare_cluster.replicas}
+
+        def read_from() -> bool:
+            members = [member for member in page.look().members if member.role == "replica"]
+            return {member.node for member in members if not member.unread_because} == replicas
+
+        wait_for(read_from, DEADLINE_S, "the replicas have answered")
+        snapshot = page.look()
+        for member in snapshot.members:
+            assert (member.node in replicas) == (member.replay_lsn is not None) == (member.lag_s is not None)
+            assert member.lag_bytes is None or member.lag_bytes < 1 << 20
+        assert snapshot.freshness.questions > 0
+        assert snapshot.freshness.consistency == "ambassador"
+        series = page.metrics()
+        for node in replicas:
+            assert series[f'pgamb_replica_usable{{member="{node}"}}'] == 1
+            assert series[f'pgamb_replica_lag_seconds{{member="{node}"}}'] < DEADLINE_S
+            assert series[f'pgamb_replica_lag_bytes{{member="{node}"}}'] < 1 << 20
+        (asking,) = bare_cluster.primary.query(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgamb_freshness'"
+        )
+        assert asking == (1,)
+    wait_for(
+        lambda: (
+            not bare_cluster.primary.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'pgamb_freshness'")
+        ),
+        DEADLINE_S,
+        "its connection has gone with it",
+    )
