@@ -17,6 +17,7 @@ COMMANDS = {
     "client": "Pretend to be PostgreSQL, beside an application.",
     "server": "Announce a PostgreSQL in the registry, beside it.",
     "status": "Show the members of a service.",
+    "explain": "Say what a statement needs, and where it would go.",
     "check": "Verify a configuration, one line a check.",
     "demo": "Start a real cluster on this machine.",
 }

@@ -27,7 +27,7 @@ class OptionsCommand(click.Command):
         callback: Callable[..., int | None],
         *,
         help_text: str,
-        own: Sequence[click.Option] = (),
+        own: Sequence[click.Parameter] = (),
     ) -> None:
         self.rows = table(options)
         self.own = [
@@ -75,5 +75,9 @@ def _record(row: Row) -> tuple[str, str]:
     return name, f"{row.option.help}  [{'; '.join(notes)}]"
 
 
-def _records(ctx: click.Context, options: Iterable[click.Option]) -> list[tuple[str, str]]:
-    return [record for option in options if (record := option.get_help_record(ctx)) is not None]
+def _records(ctx: click.Context, options: Iterable[click.Parameter]) -> list[tuple[str, str]]:
+    return [
+        record
+        for option in options
+        if isinstance(option, click.Option) and (record := option.get_help_record(ctx)) is not None
+    ]

@@ -9,6 +9,7 @@ from pgamb.config.load import Loaded, load
 from pgamb.config.options import (
     Auth,
     ClientOptions,
+    ExplainOptions,
     LogFormat,
     LogLevel,
     PoolMode,
@@ -23,6 +24,7 @@ __all__ = [
     "Auth",
     "BindTarget",
     "ClientOptions",
+    "ExplainOptions",
     "ListenAddress",
     "Loaded",
     "LogFormat",

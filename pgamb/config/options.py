@@ -62,6 +62,25 @@ _REGISTRY = kinds.Url(
 )
 _DAY_S = 86400.0
 
+# Those that `pgamb explain` shares with `pgamb client`.
+MaxLag: TypeAlias = Annotated[
+    float, Option(ROUTING, kinds.Seconds(0.001, _DAY_S), "Replicas that are further behind are not read from.")
+]
+MaxLagBytes: TypeAlias = Annotated[
+    int, Option(ROUTING, kinds.Whole(1, 1 << 50), "Replicas that are more bytes of WAL behind are not read from.")
+]
+TransactionsMode: TypeAlias = Annotated[
+    Transactions,
+    Option(
+        ROUTING,
+        kinds.Choice(TRANSACTIONS),
+        "lazy: BEGIN is sent when a statement needs it, and reads before that go to replicas. exact: at once.",
+    ),
+]
+OwnZone: TypeAlias = Annotated[
+    str, Option(MEMBERS, kinds.Name(), "Our zone: replicas in the same one are read from first.")
+]
+
 
 class RegistryOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How any command finds the members of a service."""
@@ -190,25 +209,14 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
             "How long a read waits for a replica that is about to be new enough, before the primary serves it.",
         ),
     ] = 0.02
-    max_lag_s: Annotated[
-        float, Option(ROUTING, kinds.Seconds(0.001, _DAY_S), "Replicas that are further behind are not read from.")
-    ] = 60.0
-    max_lag_bytes: Annotated[
-        int, Option(ROUTING, kinds.Whole(1, 1 << 50), "Replicas that are more bytes of WAL behind are not read from.")
-    ] = 1 << 30
-    transactions: Annotated[
-        Transactions,
-        Option(
-            ROUTING,
-            kinds.Choice(TRANSACTIONS),
-            "lazy: BEGIN is sent when a statement needs it, and reads before that go to replicas. exact: at once.",
-        ),
-    ] = "lazy"
+    max_lag_s: MaxLag = 60.0
+    max_lag_bytes: MaxLagBytes = 1 << 30
+    transactions: TransactionsMode = "lazy"
 
     connect_timeout_s: Annotated[
         float, Option(MEMBERS, kinds.Seconds(0.1, 3600), "How long connecting and logging in to a member may take.")
     ] = 5.0
-    zone: Annotated[str, Option(MEMBERS, kinds.Name(), "Our zone: replicas in the same one are read from first.")] = ""
+    zone: OwnZone = ""
 
     tls_cert: Annotated[
         str | None, Option(TLS, kinds.File(), "Certificate (PEM) towards applications; with it they may use TLS.")
@@ -290,3 +298,21 @@ class StatusOptions(RegistryOptions, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = None
+
+
+class ExplainOptions(StatusOptions, frozen=True, kw_only=True):
+    """`pgamb explain`; its options of routing are to be those of the `pgamb client` that is asked about."""
+
+    registry: Annotated[
+        str,
+        Option(
+            REGISTRY,
+            _REGISTRY,
+            "With it, also tell where the statement would go now: etcd://HOST:2379[,HOST2:2379], or static://HOST:5432.",
+            secret=True,
+        ),
+    ] = ""
+    max_lag_s: MaxLag = 60.0
+    max_lag_bytes: MaxLagBytes = 1 << 30
+    transactions: TransactionsMode = "lazy"
+    zone: OwnZone = ""

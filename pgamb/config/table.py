@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from pgamb.config.kinds import Kind, ListenList, Switch
-from pgamb.config.options import GROUPS, ClientOptions, Option, ServerOptions, StatusOptions
+from pgamb.config.options import GROUPS, ClientOptions, ExplainOptions, Option, ServerOptions, StatusOptions
 
 PREFIX = "PGAMB_"
 CONFIG_VARIABLE = "PGAMB_CONFIG"
@@ -19,6 +19,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("client", ClientOptions),
     ("server", ServerOptions),
     ("status", StatusOptions),
+    ("explain", ExplainOptions),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 # What a session can be doing, as `Sessions.by_state` has it.
-SESSION_STATES = ("idle", "running", "in_transaction", "pinned", "waiting", "preparing")
+SESSION_STATES = ("idle", "virtual", "running", "in_transaction", "pinned", "waiting", "preparing")
 
 
 class Readiness(msgspec.Struct, frozen=True):

@@ -23,11 +23,20 @@ from tests.bench.awake import cores_awake
 from tests.bench.database import Database, running_database
 from tests.bench.idle import idle_client_bytes
 from tests.bench.load import MODES, LoadFailed, login_cpu_us, measure
-from tests.bench.proxies import POOL_SIZE, VARIANTS, Proxy, find_pgbouncer, pgbouncer_version, pools_prepared_statements
+from tests.bench.proxies import (
+    POOL_SIZE,
+    VARIANTS,
+    Proxy,
+    find_pgbouncer,
+    pgamb,
+    pgbouncer_version,
+    pools_prepared_statements,
+)
 from tests.bench.report import Results, table
 from tests.bench.where import where
 
 T = TypeVar("T")
+UNITS = {"query": "queries", "transaction": "transactions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +83,23 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds, each with every target.")
 @click.option("--seconds", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Length of one run.")
 @click.option("--clients", type=Numbers(), default="1,8,32", show_default=True, help="Connections of pgbench.")
-@click.option("--modes", type=Words(list(MODES)), default="simple,prepared", show_default=True, help=", ".join(MODES))
+@click.option(
+    "--modes",
+    type=Words(list(MODES)),
+    default="simple,prepared,transaction,transaction-prepared",
+    show_default=True,
+    help=", ".join(MODES),
+)
 @click.option(
     "--only", type=Words(list(VARIANTS)), default=",".join(VARIANTS), show_default=True, help="Targets to measure."
 )
 @click.option("--idle", type=click.IntRange(0), default=2000, show_default=True, help="Idle clients; 0 leaves it out.")
 @click.option("--logins", type=click.IntRange(0), default=1000, show_default=True, help="Log-ins; 0 leaves it out.")
+@click.option(
+    "--before",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Another checkout, compiled, to be measured too, with three members, as `before`.",
+)
 @click.option("--where", "explain", is_flag=True, help="Tell instead where the time goes (strace, perf).")
 def main(
     rounds: int,
@@ -89,17 +109,21 @@ def main(
     only: tuple[str, ...],
     idle: int,
     logins: int,
+    before: Path | None,
     explain: bool,
 ) -> None:
     """Compare pgamb with PgBouncer on this machine."""
     plan = Plan(rounds, seconds, clients, modes, idle, logins)
+    starters = [VARIANTS[target] for target in only]
+    if before is not None:
+        starters.append(pgamb("before", members=3, root=before))
     with tempfile.TemporaryDirectory(prefix="pgamb-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL and PgBouncer run as another user where we are root
         click.echo("starting PostgreSQL, two replicas and the proxies", err=True)
         try:
             database = stack.enter_context(running_database(folder))
-            proxies = [stack.enter_context(VARIANTS[target](database, folder)) for target in only]
+            proxies = [stack.enter_context(start(database, folder)) for start in starters]
         except PgambError as error:
             raise click.ClickException("\n".join(filter(None, (error.message, error.detail, error.hint)))) from None
         click.echo("\n".join(_about(database, proxies, plan)))
@@ -164,8 +188,9 @@ def _load(
     case: str,
     results: Results,
 ) -> None:
+    unit = MODES[mode].unit
     figures: dict[str, float | None] = dict.fromkeys(
-        ("queries/s", "p50 us", "p99 us", "CPU us/query", "... user", "... system")
+        (f"{UNITS[unit]}/s", "p50 us", "p99 us", f"CPU us/{unit}", "... user", "... system")
     )
     try:
         load = measure(database, proxy, mode, clients, seconds, folder)

@@ -16,18 +16,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.accounting import CpuTime, cpu_time
-from tests.bench.database import Database
+from tests.bench.database import SCALE, Database
 from tests.bench.proxies import Proxy
 
 WARM_UP_S = 0.5
 # pgbench counts its time from before its clients log in; the window must end before it does.
 SPARE_S = 0.3
 
-MODES: dict[str, tuple[str, ...]] = {
-    "simple": ("-S", "-M", "simple"),
-    "extended": ("-S", "-M", "extended"),
-    "prepared": ("-S", "-M", "prepared"),
-    "update": ("-N", "-M", "simple"),
+# What an ORM makes of one read: `-S` between BEGIN and COMMIT.
+_TRANSACTION = ("-f", str(Path(__file__).with_name("transaction.sql")), "-s", str(SCALE))
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What pgbench is asked to do, and what one of its transactions is."""
+
+    arguments: tuple[str, ...]
+    unit: str
+
+
+MODES: dict[str, Mode] = {
+    "simple": Mode(("-S", "-M", "simple"), "query"),
+    "extended": Mode(("-S", "-M", "extended"), "query"),
+    "prepared": Mode(("-S", "-M", "prepared"), "query"),
+    "transaction": Mode((*_TRANSACTION, "-M", "simple"), "transaction"),
+    "transaction-prepared": Mode((*_TRANSACTION, "-M", "prepared"), "transaction"),
+    "update": Mode(("-N", "-M", "simple"), "transaction"),
 }
 
 
@@ -57,7 +71,7 @@ class Run:
 
 def measure(database: Database, proxy: Proxy, mode: str, clients: int, seconds: float, folder: Path) -> Load:
     """Run pgbench for a window of `seconds`. Raises LoadFailed."""
-    with pgbench(database, proxy, MODES[mode], clients, seconds + WARM_UP_S + SPARE_S, folder) as run:
+    with pgbench(database, proxy, MODES[mode].arguments, clients, seconds + WARM_UP_S + SPARE_S, folder) as run:
         time.sleep(WARM_UP_S)
         opened, before = time.time(), cpu_time(proxy.pids)
         time.sleep(seconds)

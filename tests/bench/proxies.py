@@ -23,6 +23,7 @@ POOL_SIZE = 8
 MAX_CLIENTS = 4000
 START_DEADLINE_S = 20.0
 OLDEST_PGBOUNCER_WITH_PREPARED = (1, 21)
+ROOT = Path(__file__).resolve().parents[2]
 BUILD_SCRIPT = Path(__file__).with_name("pgbouncer.sh")
 
 
@@ -87,8 +88,10 @@ client_tls_sslmode = disable
         yield Proxy("pgbouncer", port, process)
 
 
-def pgamb(name: str, members: int, *extra: str) -> Starter:
-    """Return what starts `pgamb client` before so many members (the primary first), asking the servers themselves."""
+def pgamb(name: str, members: int, root: Path = ROOT) -> Starter:
+    """Return what starts `pgamb client` before so many members (the primary first), asking the servers themselves;
+    `root` is the checkout that it is of.
+    """
 
     @contextmanager
     def start(database: Database, folder: Path) -> Iterator[Proxy]:
@@ -98,9 +101,8 @@ def pgamb(name: str, members: int, *extra: str) -> Starter:
             *("client", "--listen", f"{HOST}:{port}", "--service", DATABASE, "--server-tls", "disable"),
             *("--registry", "static://" + ",".join(database.addresses[:members])),
             *("--auth", "scram", "--auth-file", str(users), "--pool-size", str(POOL_SIZE)),
-            *("--max-connections", str(MAX_CLIENTS), *extra),
+            *("--max-connections", str(MAX_CLIENTS)),
         ]
-        root = Path(__file__).resolve().parents[2]
         process = ChildProcess(name, [sys.executable, "-m", "pgamb", *arguments], log=folder / f"{name}.log", cwd=root)
         with _listening(process, port):
             yield Proxy(name, port, process)

@@ -1,4 +1,4 @@
-"""Figures of several rounds, and the table made of them: medians, and ratios to PgBouncer taken round by round."""
+"""Figures of several rounds, and the table made of them: medians, and ratios taken round by round."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 BASELINE = "pgbouncer"
+# Reads over three members beside one member, and the code as it is beside an earlier one.
+PAIRS = (("pgamb", "pgamb-1"), ("pgamb", "before"))
 
 
 @dataclass(slots=True)
@@ -28,9 +30,9 @@ class Results:
         known = [value for value in self.values[figure].get(target, []) if value is not None]
         return statistics.median(known) if known else None
 
-    def ratio(self, figure: str, target: str) -> float | None:
+    def ratio(self, figure: str, target: str, baseline: str) -> float | None:
         """Return the median of the rounds' ratios: a machine that slows down meanwhile slows both."""
-        pairs = zip(self.values[figure].get(target, []), self.values[figure].get(BASELINE, []), strict=False)
+        pairs = zip(self.values[figure].get(target, []), self.values[figure].get(baseline, []), strict=False)
         known = [ours / theirs for ours, theirs in pairs if ours is not None and theirs]
         return statistics.median(known) if known else None
 
@@ -38,12 +40,13 @@ class Results:
 def table(results: Results) -> str:
     """Return the results as a Markdown table: a row for each figure, a column for each target and each ratio."""
     compared = [target for target in results.targets if target not in (BASELINE, "direct")]
-    ratios = compared if BASELINE in results.targets else []
-    header = ["figure", *results.targets, *(f"{target} / {BASELINE}" for target in ratios)]
+    pairs = [*((target, BASELINE) for target in compared), *PAIRS]
+    ratios = [pair for pair in pairs if set(pair) <= set(results.targets)]
+    header = ["figure", *results.targets, *(f"{target} / {baseline}" for target, baseline in ratios)]
     rows = [header, ["---", *("---:" for _ in header[1:])]]
     for figure in results.values:
         row = [figure, *(_number(results.median(figure, target)) for target in results.targets)]
-        row += [_ratio(results.ratio(figure, target)) for target in ratios]
+        row += [_ratio(results.ratio(figure, target, baseline)) for target, baseline in ratios]
         rows.append(row)
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *_failed(results)])
 

@@ -32,7 +32,7 @@ def test_ratios_are_taken_round_by_round() -> None:
         results.add("CPU us", "pgbouncer", theirs)
         results.add("CPU us", "pgamb", ours)
         results.add("CPU us", "direct", None if round_number else 1.0)
-    assert results.ratio("CPU us", "pgamb") == pytest.approx(0.9)
+    assert results.ratio("CPU us", "pgamb", "pgbouncer") == pytest.approx(0.9)
     assert table(results).splitlines() == [
         "| figure | direct | pgbouncer | pgamb | pgamb / pgbouncer |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -46,8 +46,25 @@ def test_a_round_that_failed_leaves_a_gap_and_its_reason() -> None:
         results.add("p50", "pgbouncer", theirs)
         results.add("p50", "pgamb", ours)
     results.fail("simple, 1 client", "pgamb", "line one\nline two")
-    assert results.ratio("p50", "pgamb") == 1.5
+    assert results.ratio("p50", "pgamb", "pgbouncer") == 1.5
     assert table(results).endswith("* pgamb, simple, 1 client: line one / line two")
+
+
+def test_three_members_are_compared_with_one() -> None:
+    results = Results(["pgbouncer", "pgamb", "pgamb-1"])
+    for theirs, three, one in [(10.0, 30.0, 20.0), (10.0, 90.0, 30.0), (10.0, 20.0, 20.0)]:
+        results.add("queries/s", "pgbouncer", theirs)
+        results.add("queries/s", "pgamb", three)
+        results.add("queries/s", "pgamb-1", one)
+    assert table(results).splitlines() == [
+        "| figure | pgbouncer | pgamb | pgamb-1 | pgamb / pgbouncer | pgamb-1 / pgbouncer | pgamb / pgamb-1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| queries/s | 10.0 | 30.0 | 20.0 | 3.00 | 2.00 | 1.50 |",
+    ]
+    alone = Results(["pgamb", "pgamb-1"])
+    alone.add("queries/s", "pgamb", 3.0)
+    alone.add("queries/s", "pgamb-1", 2.0)
+    assert table(alone).splitlines()[0] == "| figure | pgamb | pgamb-1 | pgamb / pgamb-1 |"
 
 
 def test_what_nobody_could_measure_is_shown_as_such() -> None:
@@ -56,7 +73,7 @@ def test_what_nobody_could_measure_is_shown_as_such() -> None:
     assert table(results).splitlines()[-1] == "| p50 | - | - | - |"
 
 
-def test_system_calls_are_read_per_query() -> None:
+def test_system_calls_are_read_per_transaction() -> None:
     summary = """% time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
  60.00    0.600000          30     20000           sendto
@@ -66,8 +83,8 @@ def test_system_calls_are_read_per_query() -> None:
 100.00    1.000000          19     51000      5000 total
 """
     calls = parse_strace(summary, 10000)
-    assert calls.per_query == {"sendto": 2.0, "recvfrom": 3.0, "epoll_wait": 0.1}
-    assert calls.errors_per_query["recvfrom"] == 0.5
+    assert calls.per_transaction == {"sendto": 2.0, "recvfrom": 3.0, "epoll_wait": 0.1}
+    assert calls.errors_per_transaction["recvfrom"] == 0.5
 
 
 def test_cpu_time_is_what_the_process_itself_knows() -> None:

@@ -1,4 +1,4 @@
-"""Where a proxy's time goes: its system calls per query, user against system time, and the functions on top."""
+"""Where a proxy's time goes: system calls per transaction, user against system time, and the functions on top."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ ATTACH_DEADLINE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SystemCalls:
-    """Calls and failed calls of each kind, per query."""
+    """Calls and failed calls of each kind, per transaction of pgbench (with `-S`: per query)."""
 
-    queries: int
-    per_query: dict[str, float]
-    errors_per_query: dict[str, float]
+    transactions: int
+    per_transaction: dict[str, float]
+    errors_per_transaction: dict[str, float]
 
 
 def where(database: Database, proxy: Proxy, mode: str, clients: int, seconds: float, folder: Path) -> str:
     """Return a Markdown section about one proxy under one load. Raises LoadFailed."""
     load = measure(database, proxy, mode, clients, seconds, folder)
+    unit = MODES[mode].unit
     lines = [
         f"### {proxy.name}, {mode}, {clients} clients",
         "",
-        f"{load.cpu_us:.1f} us of CPU a query: {load.user_us:.1f} user, {load.system_us:.1f} system "
-        f"({load.tps:,.0f} queries a second).",
+        f"{load.cpu_us:.1f} us of CPU a {unit}: {load.user_us:.1f} user, {load.system_us:.1f} system "
+        f"({load.tps:,.0f} a second).",
         "",
         *_system_calls(database, proxy, mode, clients, seconds, folder),
         "",
@@ -52,21 +53,26 @@ def _system_calls(
         return ["System calls: not counted, `apt-get install -y strace` is missing."]
     calls = count_system_calls(database, proxy, mode, clients, seconds, folder)
     rows = [
-        f"| {name} | {count:.2f} | {calls.errors_per_query.get(name, 0):.2f} |"
-        for name, count in sorted(calls.per_query.items(), key=lambda item: -item[1])
+        f"| {name} | {count:.2f} | {calls.errors_per_transaction.get(name, 0):.2f} |"
+        for name, count in sorted(calls.per_transaction.items(), key=lambda item: -item[1])
         if count >= 0.005
     ]
-    total = sum(calls.per_query.values())
-    return ["| system call | per query | failed |", "| --- | ---: | ---: |", *rows, f"| all | {total:.2f} | |"]
+    total = sum(calls.per_transaction.values())
+    return [
+        f"| system call | per {MODES[mode].unit} | failed |",
+        "| --- | ---: | ---: |",
+        *rows,
+        f"| all | {total:.2f} | |",
+    ]
 
 
 def count_system_calls(
     database: Database, proxy: Proxy, mode: str, clients: int, seconds: float, folder: Path
 ) -> SystemCalls:
-    """Count with strace while pgbench runs. strace slows the proxy down; calls per query stay what they are."""
+    """Count with strace while pgbench runs. strace slows the proxy down; calls per transaction stay what they are."""
     output = folder / f"{proxy.name}.strace"
     attach = [word for pid in proxy.pids for word in ("-p", str(pid))]
-    with pgbench(database, proxy, MODES[mode], clients, seconds + 2 * WARM_UP_S + 1, folder) as run:
+    with pgbench(database, proxy, MODES[mode].arguments, clients, seconds + 2 * WARM_UP_S + 1, folder) as run:
         time.sleep(WARM_UP_S)
         tracer = subprocess.Popen(["strace", "-f", "-c", "-o", output, *attach], stderr=subprocess.DEVNULL)
         try:
@@ -77,10 +83,10 @@ def count_system_calls(
         finally:
             tracer.send_signal(signal.SIGINT)
             tracer.wait(timeout=30)
-    queries = sum(1 for _ in ended_between(folder, opened, closed))
-    if run.process.returncode != 0 or not queries:
+    transactions = sum(1 for _ in ended_between(folder, opened, closed))
+    if run.process.returncode != 0 or not transactions:
         raise LoadFailed(said(folder))
-    return parse_strace(output.read_text(), queries)
+    return parse_strace(output.read_text(), transactions)
 
 
 def _wait_traced(pids: Sequence[int], tracer: subprocess.Popen[bytes]) -> None:
@@ -96,15 +102,15 @@ def _is_traced(status: Path) -> bool:
     return "\nTracerPid:\t0\n" not in status.read_text()
 
 
-def parse_strace(summary: str, queries: int) -> SystemCalls:
+def parse_strace(summary: str, transactions: int) -> SystemCalls:
     """Read `strace -c`'s table: % time, seconds, usecs/call, calls, [errors], syscall."""
     calls, errors = {}, {}
     for line in summary.splitlines():
         found = re.fullmatch(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+(\d+))?\s+(\w+)", line)
         if found and found[3] != "total":
-            calls[found[3]] = int(found[1]) / queries
-            errors[found[3]] = int(found[2] or 0) / queries
-    return SystemCalls(queries, calls, errors)
+            calls[found[3]] = int(found[1]) / transactions
+            errors[found[3]] = int(found[2] or 0) / transactions
+    return SystemCalls(transactions, calls, errors)
 
 
 def _functions(
@@ -113,7 +119,7 @@ def _functions(
     if shutil.which("perf") is None:
         return ["Functions: not sampled, `apt-get install -y linux-perf` is missing."]
     data = folder / f"{proxy.name}.perf"
-    with pgbench(database, proxy, MODES[mode], clients, seconds + WARM_UP_S + 1, folder):
+    with pgbench(database, proxy, MODES[mode].arguments, clients, seconds + WARM_UP_S + 1, folder):
         time.sleep(WARM_UP_S)
         recorded = subprocess.run(
             [

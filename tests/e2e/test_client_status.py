@@ -27,6 +27,8 @@ from tests.support.servers import running_postgres, server_folder
 from tests.support.status_page import Page
 
 DEADLINE_S = 30.0
+# BEGIN alone needs no backend yet.
+REAL_TRANSACTION = "BEGIN; LOCK TABLE pg_class IN ACCESS SHARE MODE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +142,11 @@ def test_every_metric_that_has_a_value_now_is_there(watched: Watched) -> None:
 def test_sessions_by_what_they_do(watched: Watched, postgres: PostgresServer) -> None:
     page = watched.page
     wait_for(lambda: page.look().sessions.open == 0, DEADLINE_S, "the sessions of other tests have ended")
-    with watched.connect() as idle, watched.connect() as busy, watched.connect() as pinned, watched.connect() as other:
+    with ExitStack() as stack:
+        idle, lazy, busy, pinned, other = [stack.enter_context(watched.connect()) for _ in range(5)]
         idle.execute("SELECT 1")
-        busy.execute("BEGIN")
+        lazy.execute("BEGIN")
+        busy.execute(REAL_TRANSACTION)
         pinned.execute("LISTEN news")
         with watched.connect() as queued, ThreadPoolExecutor() as threads:
             # The third backend of three, and one session more.
@@ -161,13 +165,14 @@ def test_sessions_by_what_they_do(watched: Watched, postgres: PostgresServer) ->
             waits.result(DEADLINE_S)
         assert seen.sessions.by_state == {
             "idle": 1,
+            "virtual": 1,
             "running": 1,
             "in_transaction": 1,
             "pinned": 1,
             "waiting": 1,
             "preparing": 0,
         }
-        assert (seen.sessions.open, seen.sessions.pinned, seen.sessions.pinned_by) == (5, 1, {"listen": 1})
+        assert (seen.sessions.open, seen.sessions.pinned, seen.sessions.pinned_by) == (6, 1, {"listen": 1})
         (pool,) = seen.pools
         assert (pool.member, pool.role, pool.limit) == (postgres.name, "primary", 3)
         assert (pool.open, pool.active, pool.idle, pool.waiting) == (3, 3, 0, 1)
@@ -237,7 +242,7 @@ def test_trouble_is_told_and_ends(template: PostgresServer) -> None:
         with watched_ambassador(server, *options) as watched:
             page = watched.page
             with watched.connect() as holder, watched.connect() as second:
-                holder.execute("BEGIN")
+                holder.execute(REAL_TRANSACTION)
                 with pytest.raises(psycopg.errors.TooManyConnections):
                     second.execute("SELECT 1")
                 assert page.look().gave_up == {"53300": 1}
