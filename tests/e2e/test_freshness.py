@@ -56,18 +56,18 @@ def servers(lagging: Cluster) -> list[PostgresServer]:
 
 
 async def members_answer(ambassador: Ambassador) -> None:
-    """Wait until both replicas answer reads."""
-    application = await connect(ambassador.port, ambassador.servers[0])
+    """Wait until both replicas answer reads, each those of other sessions: one session keeps to one of them."""
     found: set[str] = set()
 
     async def both() -> bool:
-        found.update((await application.query("SELECT current_setting('cluster_name')")).texts)
+        application = await connect(ambassador.port, ambassador.servers[0])
+        try:
+            found.update((await application.query("SELECT current_setting('cluster_name')")).texts)
+        finally:
+            application.vanish()
         return found >= set(REPLICAS)
 
-    try:
-        await wait_for_async(both, 30, "reads are answered by both replicas")
-    finally:
-        application.vanish()
+    await wait_for_async(both, 30, "reads are answered by both replicas")
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
