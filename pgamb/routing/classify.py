@@ -59,7 +59,7 @@ def classify(
         return Intent(Need.SETTINGS, NO_PIN, NO_PIN, f"{verb} writes; {len(sql)} bytes are too long to look into")
     scanned = scan(sql, standard_conforming_strings=standard_conforming_strings)
     tokens, words, junk = scanned.tokens, scanned.words, scanned.junk
-    text = sql.lower()
+    text = scanned.text
     last = len(words) - 1
     if last > 0 and not junk and words.index(b";") == last:
         intent = intent_of(Statement(tokens[:last], words[:last], text, catalog))
