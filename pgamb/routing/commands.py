@@ -66,6 +66,9 @@ def _change(statement: Statement) -> Intent:
     finding = Finding()
     examine_calls(statement.tokens, statement.words, statement.catalog, finding)
     unpins = finding.unpins & ~finding.pins
+    if b"pg_settings" in statement.text:
+        # UPDATE pg_settings is a SET.
+        finding.need |= Need.SETTINGS
     return _plain(finding.need, f"{statement.words[0].decode().upper()} writes", pins=finding.pins, unpins=unpins)
 
 
@@ -78,7 +81,7 @@ def _explain(statement: Statement) -> Intent:
             return _plain(NO_NEED, "EXPLAIN is not complete")
         start = words.index(b")") + 1
         for index in range(2, start):
-            if words[index] in (b"analyze", b"analyse"):
+            if words[index] in (b"analyze", b"analyse") or words[index][-1:] == b'"':
                 # Only words switch it off here: a text's intent must not hang on its constants (0, 'off').
                 analyze |= statement.word(index + 1) not in (b"off", b"false")
     else:
@@ -97,7 +100,9 @@ def _explain(statement: Statement) -> Intent:
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
         return _plain(finding.need, finding.reason)
-    return _plain(Need.READ, f"EXPLAIN {first.decode().upper()} without ANALYZE runs nothing")
+    # A plan shows times that the planner has worked out.
+    need = Need.READ | (finding.need & Need.TRANSACTION_TIME)
+    return _plain(need, f"EXPLAIN {first.decode().upper()} without ANALYZE runs nothing")
 
 
 def _unknown(reason: str) -> Intent:
@@ -108,6 +113,10 @@ def _show(statement: Statement) -> Intent:
     parameter = _parameter(statement, 1)
     if parameter is None or parameter in SERVER_PARAMETERS or statement.word(1) in (b"transaction", b"session"):
         return _plain(Need.NEUTRAL | Need.SHOW, f"SHOW {parameter} is asked of the primary", name=parameter)
+    words = statement.words
+    dotted = words[2::2] == [b"."] * (len(words) // 2 - 1) and len(words) % 2 == 0
+    if not dotted and words[1:] != [b"time", b"zone"]:
+        return _plain(Need.SHOW, "SHOW of more than a parameter is no SQL", name=parameter)
     return _plain(Need.READ | Need.SHOW, f"SHOW {parameter}", name=parameter)
 
 
@@ -296,7 +305,8 @@ def _copy(statement: Statement) -> Intent:
         name_only = source.words.index(b"(") if b"(" in source.words else None
         table = source.part(0, name_only)
         copied = examine(table.tokens, table.words, table.text, table.catalog).intent("COPY")
-    if to_application:
+    # Behind the direction there are options; a change among them is no SQL.
+    if to_application and (copied.writes or _CHANGES.isdisjoint(words)):
         return copied
     need = copied.need & ~(Need.READ | Need.NEUTRAL)
     return _plain(need, "COPY TO a file or program on the server", pins=copied.pins, unpins=copied.unpins)
@@ -321,6 +331,8 @@ def _create(statement: Statement) -> Intent:
         # CREATE TABLE ... AS runs a query, and with it whatever the query calls.
         query = statement.part(words.index(b"as") + 1)
         examine_calls(query.tokens, query.words, query.catalog, finding)
+        if query.word(0) == b"execute":
+            finding.need |= Need.SETTINGS
     pins = finding.pins
     if _is_temporary(statement) and not _has(words, (b"on", b"commit", b"drop")):
         pins |= Pin.TEMPORARY
@@ -332,7 +344,7 @@ def _is_temporary(statement: Statement) -> bool:
     index = 3 if statement.words[1:3] == [b"or", b"replace"] else 1
     index += statement.word(index) in (b"local", b"global")
     return statement.word(index) in (b"temp", b"temporary") or any(
-        word.strip(b'"').startswith(b"pg_temp") for word in statement.words
+        word.strip(b'"').startswith((b"pg_temp", b'u&"')) for word in statement.words
     )
 
 

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pgamb.routing.catalog import Catalog, Effect
-from pgamb.routing.functions import COLUMN_NAMES, OPERATORS, RESERVED, RESERVED_FUNCTION_NAMES
+from pgamb.routing.functions import COLUMN_NAMES, OPERATORS, RESERVED, RESERVED_FUNCTION_NAMES, UNRESERVED
 from pgamb.routing.intent import NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.lexer import JUNK, identifier, is_literal, is_word
+from pgamb.routing.transaction_time import looks_at_transaction_time
 
 
 class Level(enum.IntEnum):
@@ -57,8 +58,7 @@ class Finding:
 
 
 _WRITE_KEYWORDS = frozenset(b"insert update delete merge into".split())
-_TIME_KEYWORDS = frozenset(b"current_timestamp current_date current_time localtime localtimestamp".split())
-_SUSPECTS = _WRITE_KEYWORDS | _TIME_KEYWORDS | {b"for", b"operator", JUNK}
+_SUSPECTS = _WRITE_KEYWORDS | {b"for", b"operator", JUNK}
 _LOCK_STRENGTHS = frozenset(b"update share no key".split())
 
 _OPERATOR_STARTS = frozenset(b"~!@#^&|`?+-*/%<>=")
@@ -80,10 +80,10 @@ _SERVER_VIEWS = frozenset(
 )
 # A replica's sequences run ahead of the primary's: these columns only sequences have.
 _SEQUENCE_COLUMNS = frozenset(b"is_called log_cnt last_value".split())
-# Quick looks whether a closer one is worth while: they begin with what a search can skip to.
-_NOTABLE_NAME = re.compile(rb"_(?:(?<=pg_)|called|cnt|value)")
-_MAYBE_TIME = re.compile(rb"[wy](?<=now|day|row)")
-_TIME_WORDS = re.compile(rb"\b(?:now|today|tomorrow|yesterday)\b")
+# A quick look whether a closer one is worth while: it begins with what a search can skip to. Every function of one
+# argument that is not harmless has such a name: `x.nextval` calls it.
+_NOTABLE_NAME = re.compile(rb"_(?:(?<=pg_)|(?<=lo_)|(?<=txid_)|(?<=brin_)|(?<=gin_)|(?<=ts_)|called|cnt|value)")
+_NOTABLE_WORDS = (b"nextval", b"currval", b"setseed", b'u&"')
 
 # Parameters that tell which server one is on. current_setting() and SHOW of them are asked of the primary.
 SERVER_PARAMETERS = frozenset(
@@ -105,21 +105,19 @@ _CONTEXT = {
     b"zone": frozenset([b"time"]),
     b"first": frozenset([b"fetch"]),
     b"next": frozenset([b"fetch"]),
-    b"materialized": frozenset(b"as not".split()),
+    b"materialized": frozenset([b"as"]),
     b"varying": frozenset(b"character char bit nchar".split()),
     b"system": frozenset([b"tablesample"]),
     b"bernoulli": frozenset([b"tablesample"]),
-    b"conflict": frozenset([b"on"]),
-    b"insert": frozenset([b"then"]),
 }
 # Behind a name that follows one of these, a parenthesis holds column names or a type's modifiers.
 _NO_CALL_BEHIND = frozenset([b"as", b"::", b"into"])
 _GROUPINGS = frozenset(b"cube rollup".split())
 _NEVER_CALLED = RESERVED | COLUMN_NAMES
 _KEYWORDS = RESERVED | COLUMN_NAMES | RESERVED_FUNCTION_NAMES
-# These join operands; where no operand can be in front of them, they are functions.
-_INFIX = frozenset(b"join like ilike overlaps".split())
-_NO_OPERAND_YET = frozenset(b"( , [ select where having and or on when then else case by limit offset distinct".split())
+_ALL_KEYWORDS = _KEYWORDS | UNRESERVED
+_JOINS = frozenset(b"cross full inner left natural outer right".split())
+_QUERIES = frozenset(b"select table with".split())
 _EXPRESSION_FOLLOWS = frozenset(
     b"select values table where group having order window limit offset fetch union intersect except on using set "
     b"returning".split()
@@ -138,9 +136,9 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
         distinct.discard(JUNK)
     if _ODD_OPERATOR.search(text):
         _examine_operators(distinct, finding)
-    if _NOTABLE_NAME.search(text) or b'u&"' in text:
-        _examine_names(tokens, words, finding)
-    if _MAYBE_TIME.search(text) and any(is_literal(word) and _TIME_WORDS.search(word) for word in distinct):
+    if _NOTABLE_NAME.search(text) or any(word in text for word in _NOTABLE_WORDS):
+        _examine_names(tokens, words, catalog, finding)
+    if looks_at_transaction_time(words, distinct, text):
         finding.need |= Need.TRANSACTION_TIME
     examine_calls(tokens, words, catalog, finding)
     return finding
@@ -149,8 +147,6 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
 def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding) -> None:
     if JUNK in distinct:
         finding.raise_to(Level.UNKNOWN, "cannot be read: something in it is not SQL")
-    if not distinct.isdisjoint(_TIME_KEYWORDS):
-        finding.need |= Need.TRANSACTION_TIME
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else b""
         if word == b"for":
@@ -182,18 +178,25 @@ def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
             finding.need |= Need.SETTINGS
 
 
-def _examine_names(tokens: Sequence[bytes], words: list[bytes], finding: Finding) -> None:
+def _examine_names(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
     for index, word in enumerate(words):
         if word[:3] == b'u&"':
             finding.raise_to(Level.UNKNOWN, 'a name is written as U&"..."')
             finding.need |= Need.SETTINGS
             continue
-        name = word.rpartition(b".")[2] if word[:1] != b'"' else tokens[index][1:-1]
+        if words[index + 1 : index + 2] == [b"("]:
+            continue
+        qualifier, _, name = word.rpartition(b".") if word[:1] != b'"' else (b"", b"", tokens[index][1:-1])
         if name in _SERVER_VIEWS or name.startswith((b"pg_stat_", b"pg_statio_")):
-            if words[index + 1 : index + 2] != [b"("]:
-                finding.raise_to(Level.PRIMARY, f"{name.decode(errors='replace')} tells of one server: the primary's")
-        elif name in _SEQUENCE_COLUMNS and words[index + 1 : index + 2] != [b"("]:
+            finding.raise_to(Level.PRIMARY, f"{name.decode(errors='replace')} tells of one server: the primary's")
+        elif name in _SEQUENCE_COLUMNS:
             finding.raise_to(Level.PRIMARY, f"{name.decode()} looks like a sequence's column")
+        elif qualifier or (index and words[index - 1] == b"."):
+            # A value's attribute may be a function of it: ('seq'::regclass).nextval.
+            function = name.decode(errors="replace")
+            effect = catalog.function(None, function)
+            if effect not in (Effect.HARMLESS, Effect.UNKNOWN):
+                _note_call(effect, function, [], finding)
 
 
 def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
@@ -211,22 +214,72 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
                 continue
             if previous in _NEVER_CALLED or before in _NO_CALL_BEHIND or before in _CONTEXT.get(previous, ()):
                 continue
-            if previous in _GROUPINGS and words[max(index - 4, 0) : index - 2] == [b"group", b"by"]:
-                continue
-            if previous == b"operator" or (previous == b"set" and b"update" in words):
+            if previous in _SYNTAX and _is_syntax(words, index - 1):
                 continue
         if not _is_name(previous):
             continue
         schema, name = _called(tokens, index - 1)
         effect = Effect.UNKNOWN if name is None else catalog.function(schema, name)
+        if effect is Effect.TRANSACTION_TIME and name == "age" and _has_two_arguments(words, index):
+            effect = Effect.HARMLESS
         if effect is Effect.UNKNOWN:
-            if previous in _INFIX and before not in _NO_OPERAND_YET and before[:1] not in _OPERATOR_BYTES:
-                continue
             if column_lists is None:
                 column_lists = find_column_lists(words)
             if index - 1 in column_lists:
                 continue
         _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index : index + 2], finding)
+
+
+_SYNTAX = frozenset(b"conflict ilike insert join materialized operator set".split())
+
+
+def _is_syntax(words: list[bytes], parenthesis: int) -> bool:
+    """Tell whether a keyword in front of a parenthesis is one; all of these may also be functions."""
+    before = words[parenthesis - 2] if parenthesis > 1 else b""
+    match words[parenthesis - 1]:
+        case b"conflict":
+            return before == b"on" and words.count(b"conflict") == 1 and {b"insert", b"do"} <= set(words)
+        case b"ilike":
+            return _ends_operand(words, parenthesis - (3 if before == b"not" else 2))
+        case b"insert":
+            return before == b"then" and b"merge" in words
+        case b"join":
+            following = words[parenthesis + 1 : parenthesis + 3]
+            query = following[:1] and (following[0] in _QUERIES or following == [b"values", b"("])
+            return bool(query) or before in _JOINS or _ends_operand(words, parenthesis - 2)
+        case b"materialized":
+            return before == b"not" and words[parenthesis - 3 : parenthesis - 2] == [b"as"]
+        case b"set":
+            return before == b"update" or (b"update" in words and _ends_operand(words, parenthesis - 2))
+    # An OPERATOR that is none is no SQL; which one it is, is looked at elsewhere.
+    return True
+
+
+def _ends_operand(words: list[bytes], index: int) -> bool:
+    """Tell whether a word surely ends an operand, so that no function can follow it."""
+    word = words[index] if index >= 0 else b""
+    if word == b")":
+        return b"operator" not in words
+    if is_literal(word) or word[-1:] in (b'"', b"]") or word[:1].isdigit() or word[:1] == b"$" or b"." in word[1:]:
+        return True
+    if index and words[index - 1] == b".":
+        return word != b"*"
+    return word == b"end" or (_is_name(word) and word not in _ALL_KEYWORDS)
+
+
+def _has_two_arguments(words: list[bytes], index: int) -> bool:
+    """Tell whether there is a comma in the parentheses whose content begins here."""
+    depth = 0
+    for word in words[index:]:
+        if word in (b"(", b"["):
+            depth += 1
+        elif word in (b")", b"]"):
+            depth -= 1
+            if depth < 0:
+                break
+        elif word == b"," and depth == 0:
+            return True
+    return False
 
 
 def _is_name(word: bytes) -> bool:
@@ -275,6 +328,9 @@ def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], fin
             finding.pins |= Pin.OTHER
         case Effect.WRITES:
             finding.raise_to(Level.WRITES, f"function {name} is volatile")
+        case Effect.WRITES_AND_STAYS:
+            finding.raise_to(Level.WRITES, f"function {name} leaves its state in the backend")
+            finding.pins |= Pin.OTHER
         case Effect.UNKNOWN:
             finding.raise_to(Level.UNKNOWN, f"function {name} is not known to be free of side effects")
             finding.need |= Need.SETTINGS
@@ -282,7 +338,8 @@ def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], fin
 
 def _effect_of_current_setting(arguments: Sequence[bytes]) -> Effect:
     literal = arguments[0] if arguments else b""
-    plain = literal[:1] == b"'" and literal[-1:] == b"'" and arguments[1:2] in ([b")"], [b","])
+    # One literal, not several that a line break joins.
+    plain = literal[:1] == b"'" and literal.count(b"'") == 2 and arguments[1:2] in ([b")"], [b","])
     if plain and literal[1:-1].decode(errors="replace").lower() not in SERVER_PARAMETERS:
         return Effect.HARMLESS
     return Effect.PRIMARY
@@ -300,17 +357,20 @@ def find_column_lists(words: list[bytes]) -> set[int]:
     for index, word in enumerate(words):
         previous = words[index - 1] if index else b"("
         if word == b"(":
+            sets = clause == b"group" and previous == b"sets"
             if _opens_column_list(words, index, clause):
                 found.add(index)
             outer.append(clause)
             in_from = clause == b"from" and previous in (b"from", b"join", b",", b"(")
-            clause = b"from" if in_from else b""
+            clause = b"from" if in_from else b"group" if sets else b""
         elif word == b")":
             clause = outer.pop() if outer else b""
         elif word == b"with":
             clause = b"with" if previous == b"(" or index == 0 else clause
         elif (word == b"from" and previous != b"distinct") or word == b"join":
             clause = b"from"
+        elif word == b"by":
+            clause = b"group" if previous == b"group" else b""
         elif word in _EXPRESSION_FOLLOWS:
             clause = b""
     return found
@@ -325,6 +385,8 @@ def _opens_column_list(words: list[bytes], index: int, clause: bytes) -> bool:
         return False
     if before in _NO_CALL_BEHIND:
         return True
+    if clause == b"group":
+        return words[start] in _GROUPINGS and before in (b"by", b",", b"(", b"all", b"distinct")
     if clause == b"with":
         return before in (b"with", b"recursive", b",")
     return clause == b"from" and (before == b")" or (_is_name(before) and before not in _KEYWORDS))

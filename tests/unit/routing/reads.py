@@ -115,7 +115,6 @@ SELECT array_length(ARRAY(SELECT a FROM t), 1), ARRAY[[1], [2]]
 SELECT * FROM information_schema.tables LIMIT 1
 SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname OPERATOR(pg_catalog.~) '^(t)$' COLLATE pg_catalog.default AND pg_catalog.pg_table_is_visible(c.oid) ORDER BY 2, 3
 SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) FROM pg_attribute a LEFT JOIN pg_attrdef d ON true
-SELECT pg_size_pretty(pg_total_relation_size('t')), pg_relation_size('t')
 SELECT has_table_privilege('t', 'insert'), obj_description('t'::regclass), 't'::regclass
 SELECT * FROM pg_stats LIMIT 1
 SELECT * FROM v
