@@ -58,14 +58,16 @@ def classify(
         verb = long[1].decode().upper()
         return Intent(Need.SETTINGS, NO_PIN, NO_PIN, f"{verb} writes; {len(sql)} bytes are too long to look into")
     scanned = scan(sql, standard_conforming_strings=standard_conforming_strings)
-    tokens, words, junk = scanned.tokens, scanned.words, scanned.junk
-    text = scanned.text
+    tokens, words, notes, junk = scanned.tokens, scanned.words, scanned.notes, scanned.junk
     last = len(words) - 1
     if last > 0 and not junk and words.index(b";") == last:
-        intent = intent_of(Statement(tokens[:last], words[:last], text, catalog))
+        del words[last]
+        if tokens is not words:
+            del tokens[last]
+        intent = intent_of(Statement(tokens, words, notes, catalog))
     else:
         intents = [
-            intent_of(Statement(tokens[start:end], words[start:end], text, catalog)) for start, end in _split(words)
+            intent_of(Statement(tokens[start:end], words[start:end], notes, catalog)) for start, end in _split(words)
         ]
         intent = _EMPTY if not intents else intents[0] if len(intents) == 1 else _combined(intents)
     if junk:

@@ -11,19 +11,20 @@ from pgamb.routing.catalog import Catalog
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.lexer import identifier, is_literal
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
+from pgamb.routing.scanner import NOTE_NAME
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """One statement: its tokens, the same in lower case, and lower-case text that contains theirs."""
+    """One statement: its tokens, the same in lower case, and the notes of the text that it is part of."""
 
     tokens: list[bytes]
     words: list[bytes]
-    text: bytes
+    notes: int
     catalog: Catalog
 
     def part(self, start: int, end: int | None = None) -> Statement:
         """Give the statement made of some of its tokens."""
-        return Statement(self.tokens[start:end], self.words[start:end], self.text, self.catalog)
+        return Statement(self.tokens[start:end], self.words[start:end], self.notes, self.catalog)
 
     def word(self, index: int) -> bytes:
         """Give a word, empty behind the end."""
@@ -47,14 +48,18 @@ def intent_of(statement: Statement) -> Intent:
     return _plain(NO_NEED, f"{first.decode(errors='replace').upper()} is not known to be a read")
 
 
+def _command(statement: Statement) -> str:
+    return statement.words[0].decode(errors="replace").upper()
+
+
 def _query(statement: Statement) -> Intent:
     first = statement.words[0]
     if first == b"(":
         first = next((word for word in statement.words if word != b"("), b"")
     if first not in _QUERIES:
         return _plain(NO_NEED, "starts with a parenthesis and is no query")
-    finding = examine(statement.tokens, statement.words, statement.text, statement.catalog)
-    return finding.intent(first.decode().upper())
+    finding = examine(statement.tokens, statement.words, statement.notes, statement.catalog)
+    return finding.intent(first.decode(errors="replace").upper())
 
 
 _QUERIES = frozenset(b"select values table with".split())
@@ -66,10 +71,15 @@ def _change(statement: Statement) -> Intent:
     finding = Finding()
     examine_calls(statement.tokens, statement.words, statement.catalog, finding)
     unpins = finding.unpins & ~finding.pins
-    if b"pg_settings" in statement.text:
+    if statement.notes & NOTE_NAME and _names(statement, b"pg_settings"):
         # UPDATE pg_settings is a SET.
         finding.need |= Need.SETTINGS
-    return _plain(finding.need, f"{statement.words[0].decode().upper()} writes", pins=finding.pins, unpins=unpins)
+    return _plain(finding.need, f"{_command(statement)} writes", pins=finding.pins, unpins=unpins)
+
+
+def _names(statement: Statement, name: bytes) -> bool:
+    """Tell whether a name is in it, qualified and quoted or not."""
+    return any(word.rpartition(b".")[2].strip(b'"') == name or word[:3] == b'u&"' for word in statement.words)
 
 
 def _explain(statement: Statement) -> Intent:
@@ -96,13 +106,13 @@ def _explain(statement: Statement) -> Intent:
         return _plain(Need.NEUTRAL, "EXPLAIN of a statement that the session has prepared")
     if first not in _QUERIES | _CHANGES:
         return _plain(NO_NEED, f"EXPLAIN {first.decode(errors='replace').upper()} is not known to be a read")
-    finding = examine(explained.tokens, explained.words, explained.text, explained.catalog)
+    finding = examine(explained.tokens, explained.words, explained.notes, explained.catalog)
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
         return _plain(finding.need, finding.reason)
     # A plan shows times that the planner has worked out.
     need = Need.READ | (finding.need & Need.TRANSACTION_TIME)
-    return _plain(need, f"EXPLAIN {first.decode().upper()} without ANALYZE runs nothing")
+    return _plain(need, f"EXPLAIN {first.decode(errors='replace').upper()} without ANALYZE runs nothing")
 
 
 def _unknown(reason: str) -> Intent:
@@ -218,12 +228,12 @@ def _end(statement: Statement, commits: Need) -> Intent:
     need = Need.NEUTRAL | Need.CONTROL | commits
     if b"chain" not in statement.words or b"no" in statement.words:
         need |= Need.END
-    return _plain(need, statement.words[0].decode().upper())
+    return _plain(need, _command(statement))
 
 
 def _savepoint(statement: Statement) -> Intent:
     index = 2 if statement.word(1) == b"savepoint" and len(statement.words) > 2 else 1
-    word = statement.words[0].decode().upper()
+    word = _command(statement)
     return _plain(Need.NEUTRAL | Need.CONTROL, word, name=statement.name(index))
 
 
@@ -285,7 +295,7 @@ def _close(statement: Statement) -> Intent:
 
 
 def _cursor(statement: Statement) -> Intent:
-    return _plain(Need.NEUTRAL, f"{statement.words[0].decode().upper()} uses a cursor of the session")
+    return _plain(Need.NEUTRAL, f"{_command(statement)} uses a cursor of the session")
 
 
 def _copy(statement: Statement) -> Intent:
@@ -304,7 +314,7 @@ def _copy(statement: Statement) -> Intent:
         # Behind the table's name there may be a list of columns, which looks like a call.
         name_only = source.words.index(b"(") if b"(" in source.words else None
         table = source.part(0, name_only)
-        copied = examine(table.tokens, table.words, table.text, table.catalog).intent("COPY")
+        copied = examine(table.tokens, table.words, table.notes, table.catalog).intent("COPY")
     # Behind the direction there are options; a change among them is no SQL.
     if to_application and (copied.writes or _CHANGES.isdisjoint(words)):
         return copied
@@ -357,11 +367,11 @@ def _load(_statement: Statement) -> Intent:
 
 
 def _runs_code(statement: Statement) -> Intent:
-    return _unknown(f"{statement.words[0].decode().upper()} runs code that is not looked into")
+    return _unknown(f"{_command(statement)} runs code that is not looked into")
 
 
 def _writes(statement: Statement) -> Intent:
-    return _plain(NO_NEED, f"{statement.words[0].decode().upper()} belongs on the primary")
+    return _plain(NO_NEED, f"{_command(statement)} belongs on the primary")
 
 
 _WRITING_COMMANDS = (

@@ -18,14 +18,14 @@ ASCII_TRAIL_ENCODINGS = frozenset({"BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS
 
 
 class Scan(msgspec.Struct, frozen=True):
-    """The tokens of a text, the same in lower case, the text in lower case, and whether there is JUNK in it.
+    """The tokens of a text, the same in lower case, what deserves a closer look, and whether there is JUNK in it.
 
     Where no quoted identifier keeps a case, both lists are one, all in lower case.
     """
 
     tokens: list[bytes]
     words: list[bytes]
-    text: bytes
+    notes: int
     junk: bool
 
 
@@ -36,9 +36,7 @@ def scan(sql: bytes, *, standard_conforming_strings: bool = True) -> Scan:
     names joined by dots. A semicolon is added behind the last token. Text that is no token gives JUNK, and ends the
     list if nothing can follow it.
     """
-    text = sql.lower()
-    tokens, words, junk = cut(sql, text, standard_conforming_strings)
-    return Scan(tokens, words, text, junk)
+    return Scan(*cut(sql, sql.lower(), standard_conforming_strings))
 
 
 _START = rb"A-Za-z_\x80-\xff"

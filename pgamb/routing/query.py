@@ -16,7 +16,8 @@ from pgamb.routing.catalog import Catalog, Effect
 from pgamb.routing.functions import COLUMN_NAMES, OPERATORS, RESERVED, RESERVED_FUNCTION_NAMES, UNRESERVED
 from pgamb.routing.intent import NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.lexer import JUNK, identifier, is_literal, is_word
-from pgamb.routing.transaction_time import looks_at_transaction_time
+from pgamb.routing.scanner import NOTE_NAME, NOTE_OPERATOR, NOTE_TIME
+from pgamb.routing.transaction_time import TIME_KEYWORDS, TIME_VIEWS, looks_at_transaction_time
 
 
 class Level(enum.IntEnum):
@@ -66,8 +67,6 @@ _OPERATOR_BYTES = frozenset(bytes([character]) for character in _OPERATOR_STARTS
 _NAME_STARTS = frozenset(bytes([character]) for character in range(256) if is_word(bytes([character])))
 # != is <>, and => names an argument.
 _KNOWN_OPERATORS = OPERATORS | {b"!=", b"=>"}
-# Every other operator has one character, and is PostgreSQL's own.
-_ODD_OPERATOR = re.compile(rb"[-+*/%^<>=~!@#&|`?](?:(?<=[~!@#&|`?])|[-+*/%^<>=])")
 _OPERATORS_OR_NOTHING = _KNOWN_OPERATORS | {b""}
 _STICKY_OPERATOR = re.compile(rb"[~!@#%^&|`?]")
 
@@ -80,10 +79,6 @@ _SERVER_VIEWS = frozenset(
 )
 # A replica's sequences run ahead of the primary's: these columns only sequences have.
 _SEQUENCE_COLUMNS = frozenset(b"is_called log_cnt last_value".split())
-# A quick look whether a closer one is worth while: it begins with what a search can skip to. Every function of one
-# argument that is not harmless has such a name: `x.nextval` calls it.
-_NOTABLE_NAME = re.compile(rb"_(?:(?<=pg_)|(?<=lo_)|(?<=txid_)|(?<=brin_)|(?<=gin_)|(?<=ts_)|called|cnt|value)")
-_NOTABLE_WORDS = (b"nextval", b"currval", b"setseed", b'u&"')
 
 # Parameters that tell which server one is on. current_setting() and SHOW of them are asked of the primary.
 SERVER_PARAMETERS = frozenset(
@@ -124,21 +119,21 @@ _EXPRESSION_FOLLOWS = frozenset(
 )
 
 
-def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: Catalog) -> Finding:
+def examine(tokens: Sequence[bytes], words: list[bytes], notes: int, catalog: Catalog) -> Finding:
     """Find out what running a query does.
 
-    `words` are the tokens in lower case, and `text` any lower-case text that contains all of theirs.
+    `words` are the tokens in lower case, and `notes` those of a text that contains all of them.
     """
     finding = Finding()
     distinct = set(words)
     if not distinct.isdisjoint(_SUSPECTS):
         _examine_keywords(words, distinct, finding)
         distinct.discard(JUNK)
-    if _ODD_OPERATOR.search(text):
+    if notes & NOTE_OPERATOR:
         _examine_operators(distinct, finding)
-    if _NOTABLE_NAME.search(text) or any(word in text for word in _NOTABLE_WORDS):
+    if notes & NOTE_NAME:
         _examine_names(tokens, words, catalog, finding)
-    if looks_at_transaction_time(words, distinct, text):
+    if not distinct.isdisjoint(TIME_KEYWORDS) or (notes & NOTE_TIME and looks_at_transaction_time(words, distinct)):
         finding.need |= Need.TRANSACTION_TIME
     examine_calls(tokens, words, catalog, finding)
     return finding
@@ -191,6 +186,8 @@ def _examine_names(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog
             finding.raise_to(Level.PRIMARY, f"{name.decode(errors='replace')} tells of one server: the primary's")
         elif name in _SEQUENCE_COLUMNS:
             finding.raise_to(Level.PRIMARY, f"{name.decode()} looks like a sequence's column")
+        elif name in TIME_VIEWS:
+            finding.need |= Need.TRANSACTION_TIME
         elif qualifier or (index and words[index - 1] == b"."):
             # A value's attribute may be a function of it: ('seq'::regclass).nextval.
             function = name.decode(errors="replace")

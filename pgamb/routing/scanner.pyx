@@ -15,6 +15,10 @@ from libc.string cimport memchr, memcmp
 
 JUNK = b""
 
+NOTE_OPERATOR = _OPERATOR
+NOTE_NAME = _NAME
+NOTE_TIME = _TIME
+
 cdef enum:
     NO_TOKEN = -1
     NO_END = -2
@@ -32,6 +36,12 @@ cdef enum:
     PREFIX = 64
     # Goes on with a word: a letter, a digit or a dollar sign.
     WORD = 128
+
+# What a closer look is worth while at.
+cdef enum:
+    _OPERATOR = 1
+    _NAME = 2
+    _TIME = 4
 
 cdef unsigned char[256] KINDS
 
@@ -276,6 +286,93 @@ cdef class Cutter:
         return NO_END
 
 
+cdef int _note_of(const unsigned char* token, Py_ssize_t size) noexcept nogil:
+    """Tell what about a token, in lower case, deserves a closer look. Too much costs time; too little, a proof."""
+    cdef unsigned char first = token[0]
+    cdef unsigned char last = token[size - 1]
+    if KINDS[first] & OPERATOR:
+        return _note_of_operator(token, size)
+    if last == b"'" or first == b"$":
+        return _note_of_literal(token, size) if size > 4 else 0
+    if last == b'"' or KINDS[first] & LETTER:
+        return _note_of_name(token, size)
+    return 0
+
+
+cdef int _note_of_operator(const unsigned char* token, Py_ssize_t size) noexcept nogil:
+    """Note every operator but those of one character that standard SQL has."""
+    if size == 1 and token[0] not in b"~!@#&|`?":
+        return 0
+    return _OPERATOR
+
+
+cdef int _note_of_literal(const unsigned char* token, Py_ssize_t size) noexcept nogil:
+    """Note a literal that may be the name of a time: `'now'`, `'today 10:00'`, `E'n\157w'`."""
+    cdef Py_ssize_t i
+    cdef bint escapes = token[0] == b"e" or token[0] == b"u"
+    for i in range(2, size):
+        if token[i] == b"w":
+            if token[i - 1] == b"o":
+                return _TIME
+        elif token[i] == b"y":
+            if token[i - 1] == b"a":
+                return _TIME
+        elif token[i] == b"\n" or token[i] == b"\r":
+            # Two literals that a line break joins, perhaps.
+            return _TIME
+        elif token[i] == b"\\" and escapes:
+            return _TIME
+    return _TIME if token[0] == b"u" else 0
+
+
+cdef inline bint _is_own_prefix(unsigned char before, unsigned char letter) noexcept nogil:
+    """Tell pg_, lo_, txid_, brin_, gin_ and ts_ by two letters."""
+    return (
+        letter == b"g" and before == b"p" or letter == b"o" and before == b"l" or letter == b"d" and before == b"i"
+        or letter == b"n" and before == b"i" or letter == b"s" and before == b"t"
+    )
+
+
+cdef int _note_of_name(const unsigned char* token, Py_ssize_t size) noexcept nogil:
+    """Note the names that PostgreSQL's own views, functions of one argument and times have."""
+    cdef int note = 0
+    cdef Py_ssize_t i
+    cdef unsigned char before, following
+    if token[size - 1] == b'"':
+        if token[0] != b'"':
+            return _NAME
+        token += 1
+        size -= 2
+    for i in range(1, size - 1):
+        before = token[i - 1]
+        following = token[i + 1]
+        if token[i] == b"_":
+            if i > 1 and _is_own_prefix(token[i - 2], before):
+                note |= _NAME
+            # is_called, log_cnt, last_value
+            elif i + 2 < size and (
+                following == b"c" and (token[i + 2] == b"a" or token[i + 2] == b"n")
+                or following == b"v" and token[i + 2] == b"a"
+            ):
+                note |= _NAME
+        elif token[i] == b"v":
+            # nextval, currval
+            if following == b"a" and (before == b"t" or before == b"r"):
+                note |= _NAME
+        elif token[i] == b"s":
+            # setseed
+            if following == b"e" and before == b"t":
+                note |= _NAME
+    if size >= 3 and memcmp(token + size - 3, b"age", 3) == 0:
+        if size == 3 or token[size - 4] == b".":
+            note |= _TIME
+    elif size >= 6 and memcmp(token + size - 6, b"timetz", 6) == 0:
+        note |= _TIME
+    elif size == 4 and memcmp(token, b"zone", 4) == 0:
+        note |= _TIME
+    return note
+
+
 def cut(bytes sql, bytes text, bint standard_conforming_strings):
     cdef Cutter cutter = Cutter.__new__(Cutter)
     cdef const unsigned char* original = <const unsigned char*> PyBytes_AS_STRING(sql)
@@ -283,6 +380,7 @@ def cut(bytes sql, bytes text, bint standard_conforming_strings):
     cdef Py_ssize_t at = 0, end, size = PyBytes_GET_SIZE(sql)
     cdef bint keeps_case = memchr(original, b'"', size) != NULL
     cdef bint junk = False
+    cdef int notes = 0
     cdef list words = []
     cdef list tokens = [] if keeps_case else words
     cdef bytes word
@@ -297,7 +395,7 @@ def cut(bytes sql, bytes text, bint standard_conforming_strings):
             words.append(b";")
             if keeps_case:
                 tokens.append(b";")
-            return tokens, words, junk
+            return tokens, words, notes, junk
         end = NO_END if at == NO_END else cutter.end_of_token(at)
         if end < 0 or (cutter.kind(end) & WORD and cutter.is_number(at)):
             junk = True
@@ -305,9 +403,10 @@ def cut(bytes sql, bytes text, bint standard_conforming_strings):
             if keeps_case:
                 tokens.append(JUNK)
             if end == NO_END:
-                return tokens, words, junk
+                return tokens, words, notes, junk
             at = end if end > 0 else at + 1
             continue
+        notes |= _note_of(<const unsigned char*> lower + at, end - at)
         word = PyBytes_FromStringAndSize(lower + at, end - at)
         words.append(word)
         if keeps_case:

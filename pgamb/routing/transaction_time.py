@@ -1,4 +1,4 @@
-"""Whether a query looks at the start time of its transaction without calling `now()`: in a type, or in a literal.
+"""Whether a query looks at the start time of its transaction without calling `now()`.
 
 A transaction that is answered statement by statement has as many start times as statements, so it must not run such a
 query. What is not seen here: the name of a time in a parameter's or a column's value that a cast makes a date.
@@ -11,12 +11,10 @@ from collections.abc import Sequence
 
 from pgamb.routing.lexer import is_literal
 
-_KEYWORDS = frozenset(b"current_timestamp current_date current_time localtime localtimestamp".split())
-# Their offsets from UTC are those of the transaction's start.
-_VIEWS = frozenset([b"pg_timezone_names", b"pg_timezone_abbrevs"])
+TIME_KEYWORDS = frozenset(b"current_timestamp current_date current_time localtime localtimestamp".split())
+TIME_VIEWS = frozenset([b"pg_timezone_names", b"pg_timezone_abbrevs"])
+"""Their offsets from UTC are those of the transaction's start."""
 
-# Quick looks whether a closer one is worth while: they begin with what a search can skip to.
-_MAYBE_LITERAL = re.compile(rb"[wy](?<=now|day|row)|\\[0-7xu]|&'")
 # Literals with a line break between them are one.
 _CONTINUED = re.compile(rb"'[ \t\f\v]*(?:--[^\r\n]*)?[\r\n](?:[ \t\f\v\r\n]|--[^\r\n]*[\r\n])*'")
 _TIME_NAME = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])")
@@ -38,21 +36,16 @@ _KNOWN_FIELDS = frozenset(
 _UNKNOWN_FIELDS = 2
 
 
-def looks_at_transaction_time(words: Sequence[bytes], distinct: set[bytes], text: bytes) -> bool:
-    """Tell whether anything but a called function does; `text` contains the words."""
-    if not distinct.isdisjoint(_KEYWORDS):
+def looks_at_transaction_time(words: Sequence[bytes], distinct: set[bytes]) -> bool:
+    """Tell whether a literal, a type or an attribute does; `distinct` are the words."""
+    escapes = b"uescape" in distinct
+    if any(is_literal(word) and may_name_a_time(word, other_escapes=escapes) for word in distinct):
         return True
-    if _MAYBE_LITERAL.search(text) or (b"\n" in text or b"\r" in text) and _CONTINUED.search(text):
-        escapes = b"uescape" in distinct
-        if any(is_literal(word) and may_name_a_time(word, other_escapes=escapes) for word in distinct):
-            return True
     if b"zone" in distinct and _has_time_of_day(words, distinct):
         return True
-    if b"timetz" in text and any(word.rpartition(b".")[2].strip(b'"') == b"timetz" for word in distinct):
+    if any(word.rpartition(b".")[2].strip(b'"') == b"timetz" for word in distinct):
         return True
-    if b"pg_timezone_" in text and any(word.rpartition(b".")[2].strip(b'"') in _VIEWS for word in distinct):
-        return True
-    return (b".age" in text or b"age" in distinct or b'"age"' in distinct) and _has_age_as_attribute(words)
+    return _has_age_as_attribute(words)
 
 
 def may_name_a_time(literal: bytes, *, other_escapes: bool = False) -> bool:
@@ -100,9 +93,10 @@ def _has_age_as_attribute(words: Sequence[bytes]) -> bool:
         else:
             row, dot, last = word.rpartition(b".")
             found = bool(dot) and last == b"age"
-        if found and words[index + 2 if word == b"." else index + 1 :][:1] != [b"("]:
-            if row in (b")", b"]") or _may_be_a_value(row, words):
-                return True
+        behind = index + 2 if word == b"." else index + 1
+        called = words[behind : behind + 1] == [b"("]
+        if found and not called and (row in (b")", b"]") or _may_be_a_value(row, words)):
+            return True
     return False
 
 
@@ -114,6 +108,6 @@ def _may_be_a_value(row: bytes, words: Sequence[bytes]) -> bool:
         before = words[index - 1] if index else b""
         if before == b"as" and index > 1:
             before = words[index - 2]
-        if before == b")" or words[index + 1 : index + 2] == [b"("] or before in _KEYWORDS:
+        if before == b")" or words[index + 1 : index + 2] == [b"("] or before in TIME_KEYWORDS:
             return True
     return False
