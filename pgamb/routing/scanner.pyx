@@ -357,7 +357,9 @@ cdef int _note_of_name(const unsigned char* token, Py_ssize_t size) noexcept nog
                 note |= _NAME
         elif token[i] == b"v":
             # nextval, currval
-            if following == b"a" and (before == b"t" or before == b"r"):
+            if i > 1 and following == b"a" and (
+                before == b"t" and token[i - 2] == b"x" or before == b"r" and token[i - 2] == b"r"
+            ):
                 note |= _NAME
         elif token[i] == b"s":
             # setseed
