@@ -110,6 +110,9 @@ def _explain(statement: Statement) -> Intent:
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
         return _plain(finding.need, finding.reason)
+    if finding.level is Level.WRITES:
+        # Planning takes the locks that running it would take.
+        return _plain(Need.NEUTRAL, "EXPLAIN of what belongs on the primary")
     # A plan shows times that the planner has worked out.
     need = Need.READ | (finding.need & Need.TRANSACTION_TIME)
     return _plain(need, f"EXPLAIN {first.decode(errors='replace').upper()} without ANALYZE runs nothing")
