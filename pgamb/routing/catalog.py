@@ -107,9 +107,9 @@ _ADDED: dict[int, list[bytes]] = {
     15: b"regexp_count regexp_instr regexp_like regexp_substr has_parameter_privilege".split(),
     16: b"""any_value array_sample array_shuffle date_add date_subtract erf erfc pg_input_error_info pg_input_is_valid
             random_normal system_user json_array json_arrayagg json_objectagg""".split(),
-    17: b"""json json_exists json_query json_scalar json_serialize json_value pg_basetype pg_column_toast_chunk_id
-            to_bin to_oct unicode_assigned unicode_version uuid_extract_timestamp uuid_extract_version
-            xmltext""".split(),
+    17: b"""icu_unicode_version json json_exists json_query json_scalar json_serialize json_table json_value pg_basetype
+            pg_column_toast_chunk_id to_bin to_oct to_regtypemod unicode_assigned unicode_version uuid_extract_timestamp
+            uuid_extract_version xmltext""".split(),
     18: b"array_reverse array_sort casefold crc32 crc32c gamma lgamma pg_get_acl uuidv4 uuidv7".split(),
 }
 
@@ -138,6 +138,12 @@ def _effects(server_version: int) -> dict[str, Effect]:
     ):
         effects.update((name, effect) for name in names if name in effects)
     return {name.decode(): effect for name, effect in effects.items()}
+
+
+NOT_HARMLESS = frozenset(
+    name.encode() for name, effect in _effects(max(_ADDED)).items() if effect is not Effect.HARMLESS
+)
+"""The names of PostgreSQL's own functions that are more than reads."""
 
 
 class BuiltIn:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pgamb.routing.catalog import BUILT_IN, Catalog
-from pgamb.routing.commands import Statement, intent_of
+from pgamb.routing.commands import intent_of
 from pgamb.routing.intent import NO_PIN, Intent, Need
 from pgamb.routing.lexer import scan
+from pgamb.routing.statement import Statement
 
 _EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
 # What is true of a Query because it is true of one of its statements; the other needs are those of a single statement.

@@ -5,34 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import msgspec
-
-from pgamb.routing.catalog import Catalog
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
-from pgamb.routing.lexer import identifier, is_literal
+from pgamb.routing.lexer import is_literal
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
 from pgamb.routing.scanner import NOTE_NAME
-
-
-class Statement(msgspec.Struct, frozen=True):
-    """One statement: its tokens, the same in lower case, and the notes of the text that it is part of."""
-
-    tokens: list[bytes]
-    words: list[bytes]
-    notes: int
-    catalog: Catalog
-
-    def part(self, start: int, end: int | None = None) -> Statement:
-        """Give the statement made of some of its tokens."""
-        return Statement(self.tokens[start:end], self.words[start:end], self.notes, self.catalog)
-
-    def word(self, index: int) -> bytes:
-        """Give a word, empty behind the end."""
-        return self.words[index] if index < len(self.words) else b""
-
-    def name(self, index: int) -> str | None:
-        """Give the identifier at a position, folded and unquoted."""
-        return identifier(self.tokens[index]) if index < len(self.tokens) else None
+from pgamb.routing.statement import Statement
 
 
 def _plain(need: Need, reason: str, *, pins: Pin = NO_PIN, unpins: Pin = NO_PIN, name: str | None = None) -> Intent:

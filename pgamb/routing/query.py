@@ -12,10 +12,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pgamb.routing.catalog import Catalog, Effect
-from pgamb.routing.functions import COLUMN_NAMES, OPERATORS, RESERVED, RESERVED_FUNCTION_NAMES, UNRESERVED
+from pgamb.routing.catalog import NOT_HARMLESS, Catalog, Effect
+from pgamb.routing.functions import OPERATORS
 from pgamb.routing.intent import NO_NEED, NO_PIN, Intent, Need, Pin
-from pgamb.routing.lexer import JUNK, identifier, is_literal, is_word
+from pgamb.routing.lexer import JUNK, identifier
+from pgamb.routing.parentheses import find_column_lists, is_name, is_syntax
 from pgamb.routing.scanner import NOTE_NAME, NOTE_OPERATOR, NOTE_TIME
 from pgamb.routing.transaction_time import TIME_KEYWORDS, TIME_VIEWS, looks_at_transaction_time
 
@@ -63,8 +64,6 @@ _SUSPECTS = _WRITE_KEYWORDS | {b"for", b"operator", JUNK}
 _LOCK_STRENGTHS = frozenset(b"update share no key".split())
 
 _OPERATOR_STARTS = frozenset(b"~!@#^&|`?+-*/%<>=")
-_OPERATOR_BYTES = frozenset(bytes([character]) for character in _OPERATOR_STARTS)
-_NAME_STARTS = frozenset(bytes([character]) for character in range(256) if is_word(bytes([character])))
 # != is <>, and => names an argument.
 _KNOWN_OPERATORS = OPERATORS | {b"!=", b"=>"}
 _OPERATORS_OR_NOTHING = _KNOWN_OPERATORS | {b""}
@@ -80,6 +79,8 @@ _SERVER_VIEWS = frozenset(
 # A replica's sequences run ahead of the primary's: these columns only sequences have.
 _SEQUENCE_COLUMNS = frozenset(b"is_called log_cnt last_value".split())
 
+_NOTABLE_NAMES = _SERVER_VIEWS | _SEQUENCE_COLUMNS | TIME_VIEWS | NOT_HARMLESS
+
 # Parameters that tell which server one is on. current_setting() and SHOW of them are asked of the primary.
 SERVER_PARAMETERS = frozenset(
     b"""
@@ -88,34 +89,6 @@ SERVER_PARAMETERS = frozenset(
     primary_conninfo primary_slot_name promote_trigger_file recovery_min_apply_delay recovery_target_timeline
     restore_command synchronous_standby_names unix_socket_directories wal_level
     """.decode().split()
-)
-
-# Words in front of a parenthesis that are no function there, as long as one of these words is in front of them.
-_CONTEXT = {
-    b"over": frozenset([b")"]),
-    b"filter": frozenset([b")"]),
-    b"repeatable": frozenset([b")"]),
-    b"by": frozenset(b"order group partition".split()),
-    b"sets": frozenset([b"grouping"]),
-    b"zone": frozenset([b"time"]),
-    b"first": frozenset([b"fetch"]),
-    b"next": frozenset([b"fetch"]),
-    b"materialized": frozenset([b"as"]),
-    b"varying": frozenset(b"character char bit nchar".split()),
-    b"system": frozenset([b"tablesample"]),
-    b"bernoulli": frozenset([b"tablesample"]),
-}
-# Behind a name that follows one of these, a parenthesis holds column names or a type's modifiers.
-_NO_CALL_BEHIND = frozenset([b"as", b"::", b"into"])
-_GROUPINGS = frozenset(b"cube rollup".split())
-_NEVER_CALLED = RESERVED | COLUMN_NAMES
-_KEYWORDS = RESERVED | COLUMN_NAMES | RESERVED_FUNCTION_NAMES
-_ALL_KEYWORDS = _KEYWORDS | UNRESERVED
-_JOINS = frozenset(b"cross full inner left natural outer right".split())
-_QUERIES = frozenset(b"select table with".split())
-_EXPRESSION_FOLLOWS = frozenset(
-    b"select values table where group having order window limit offset fetch union intersect except on using set "
-    b"returning".split()
 )
 
 
@@ -131,7 +104,7 @@ def examine(tokens: Sequence[bytes], words: list[bytes], notes: int, catalog: Ca
         distinct.discard(JUNK)
     if notes & NOTE_OPERATOR:
         _examine_operators(distinct, finding)
-    if notes & NOTE_NAME:
+    if notes & NOTE_NAME and any(map(_is_notable, distinct)):
         _examine_names(tokens, words, catalog, finding)
     if not distinct.isdisjoint(TIME_KEYWORDS) or (notes & NOTE_TIME and looks_at_transaction_time(words, distinct)):
         finding.need |= Need.TRANSACTION_TIME
@@ -173,6 +146,12 @@ def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
             finding.need |= Need.SETTINGS
 
 
+def _is_notable(word: bytes) -> bool:
+    """Tell whether a name, or the last part of one, may be one of those that `_examine_names` looks for."""
+    name = word.rpartition(b".")[2] if word[-1:] != b'"' else word[1:-1]
+    return name in _NOTABLE_NAMES or name[:7] == b"pg_stat" or word[:3] == b'u&"'
+
+
 def _examine_names(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
     for index, word in enumerate(words):
         if word[:3] == b'u&"':
@@ -209,11 +188,9 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
             if previous in harmless:
                 finding.called.append(previous.decode())
                 continue
-            if previous in _NEVER_CALLED or before in _NO_CALL_BEHIND or before in _CONTEXT.get(previous, ()):
+            if is_syntax(words, index - 1):
                 continue
-            if previous in _SYNTAX and _is_syntax(words, index - 1):
-                continue
-        if not _is_name(previous):
+        if not is_name(previous):
             continue
         schema, name = _called(tokens, index - 1)
         effect = Effect.UNKNOWN if name is None else catalog.function(schema, name)
@@ -225,43 +202,6 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
             if index - 1 in column_lists:
                 continue
         _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index : index + 2], finding)
-
-
-_SYNTAX = frozenset(b"conflict ilike insert join materialized operator set".split())
-
-
-def _is_syntax(words: list[bytes], parenthesis: int) -> bool:
-    """Tell whether a keyword in front of a parenthesis is one; all of these may also be functions."""
-    before = words[parenthesis - 2] if parenthesis > 1 else b""
-    match words[parenthesis - 1]:
-        case b"conflict":
-            return before == b"on" and words.count(b"conflict") == 1 and {b"insert", b"do"} <= set(words)
-        case b"ilike":
-            return _ends_operand(words, parenthesis - (3 if before == b"not" else 2))
-        case b"insert":
-            return before == b"then" and b"merge" in words
-        case b"join":
-            following = words[parenthesis + 1 : parenthesis + 3]
-            query = following[:1] and (following[0] in _QUERIES or following == [b"values", b"("])
-            return bool(query) or before in _JOINS or _ends_operand(words, parenthesis - 2)
-        case b"materialized":
-            return before == b"not" and words[parenthesis - 3 : parenthesis - 2] == [b"as"]
-        case b"set":
-            return before == b"update" or (b"update" in words and _ends_operand(words, parenthesis - 2))
-    # An OPERATOR that is none is no SQL; which one it is, is looked at elsewhere.
-    return True
-
-
-def _ends_operand(words: list[bytes], index: int) -> bool:
-    """Tell whether a word surely ends an operand, so that no function can follow it."""
-    word = words[index] if index >= 0 else b""
-    if word == b")":
-        return b"operator" not in words
-    if is_literal(word) or word[-1:] in (b'"', b"]") or word[:1].isdigit() or word[:1] == b"$" or b"." in word[1:]:
-        return True
-    if index and words[index - 1] == b".":
-        return word != b"*"
-    return word == b"end" or (_is_name(word) and word not in _ALL_KEYWORDS)
 
 
 def _has_two_arguments(words: list[bytes], index: int) -> bool:
@@ -277,11 +217,6 @@ def _has_two_arguments(words: list[bytes], index: int) -> bool:
         elif word == b"," and depth == 0:
             return True
     return False
-
-
-def _is_name(word: bytes) -> bool:
-    """Tell a word, a dotted name or a quoted identifier from literals and punctuation."""
-    return word[-1:] == b'"' or (word[-1:] not in (b"'", b"$") and word[:1] in _NAME_STARTS)
 
 
 def _called(tokens: Sequence[bytes], parenthesis: int) -> tuple[str | None, str | None]:
@@ -340,50 +275,3 @@ def _effect_of_current_setting(arguments: Sequence[bytes]) -> Effect:
     if plain and literal[1:-1].decode(errors="replace").lower() not in SERVER_PARAMETERS:
         return Effect.HARMLESS
     return Effect.PRIMARY
-
-
-def find_column_lists(words: list[bytes]) -> set[int]:
-    """Find the parentheses behind a name that hold column names or type modifiers, not arguments.
-
-    `WITH name (...)`, `FROM x AS name (...)`, `FROM x name (...)`, `INTO name (...)`, `CAST(x AS name (...))`,
-    `x::name (...)`. In doubt a parenthesis is left out, so that it counts as a call.
-    """
-    found: set[int] = set()
-    outer: list[bytes] = []
-    clause = b""
-    for index, word in enumerate(words):
-        previous = words[index - 1] if index else b"("
-        if word == b"(":
-            sets = clause == b"group" and previous == b"sets"
-            if _opens_column_list(words, index, clause):
-                found.add(index)
-            outer.append(clause)
-            in_from = clause == b"from" and previous in (b"from", b"join", b",", b"(")
-            clause = b"from" if in_from else b"group" if sets else b""
-        elif word == b")":
-            clause = outer.pop() if outer else b""
-        elif word == b"with":
-            clause = b"with" if previous == b"(" or index == 0 else clause
-        elif (word == b"from" and previous != b"distinct") or word == b"join":
-            clause = b"from"
-        elif word == b"by":
-            clause = b"group" if previous == b"group" else b""
-        elif word in _EXPRESSION_FOLLOWS:
-            clause = b""
-    return found
-
-
-def _opens_column_list(words: list[bytes], index: int, clause: bytes) -> bool:
-    start = index - 1
-    while start > 1 and words[start - 1] == b".":
-        start -= 2
-    before = words[start - 1] if start > 0 else b""
-    if not _is_name(words[start]) or words[start] in _KEYWORDS:
-        return False
-    if before in _NO_CALL_BEHIND:
-        return True
-    if clause == b"group":
-        return words[start] in _GROUPINGS and before in (b"by", b",", b"(", b"all", b"distinct")
-    if clause == b"with":
-        return before in (b"with", b"recursive", b",")
-    return clause == b"from" and (before == b")" or (_is_name(before) and before not in _KEYWORDS))

@@ -349,16 +349,19 @@ cdef int _note_of_name(const unsigned char* token, Py_ssize_t size) noexcept nog
         if token[i] == b"_":
             if i > 1 and _is_own_prefix(token[i - 2], before):
                 note |= _NAME
-            # is_called, log_cnt, last_value
+            # is_called, log_cnt, last_value; current_setting, binary_upgrade_...
             elif i + 2 < size and (
                 following == b"c" and (token[i + 2] == b"a" or token[i + 2] == b"n")
                 or following == b"v" and token[i + 2] == b"a"
+                or following == b"s" and token[i + 2] == b"e" and before == b"t"
+                or following == b"u" and token[i + 2] == b"p" and before == b"y"
             ):
                 note |= _NAME
         elif token[i] == b"v":
-            # nextval, currval
+            # nextval, currval, amvalidate
             if i > 1 and following == b"a" and (
                 before == b"t" and token[i - 2] == b"x" or before == b"r" and token[i - 2] == b"r"
+                or before == b"m" and token[i - 2] == b"a"
             ):
                 note |= _NAME
         elif token[i] == b"s":

@@ -135,7 +135,8 @@ SELECT v.a, v.b FROM (VALUES ($1::INTEGER, $2::VARCHAR), ($3::INTEGER, $4::VARCH
 SELECT array_agg(user_account.name) AS array_agg_1, unnest(array_agg(user_account.id)) AS unnest_1 FROM user_account
 
 -- read
-SELECT anon_1.n FROM generate_series($1::INTEGER, $2::INTEGER) AS anon_1
+SELECT anon_1.n
+FROM generate_series($1::INTEGER, $2::INTEGER) AS anon_1 (n)
 
 -- read
 select 1

@@ -220,6 +220,9 @@ SELECT sum(a) OVER (ROWS join(1) PRECEDING) FROM t
 SELECT NOT ilike('a', 'b')
 SELECT a AND ilike('a', 'b') FROM t
 SELECT set(1)
+SELECT a FROM t ORDER BY ref(1)
+SELECT passing(1)
+SELECT columns(1)
 SELECT * FROM t WHERE set(1) FOR UPDATE
 SELECT CASE WHEN true THEN insert(1) END
 SELECT operator(1)
@@ -266,6 +269,8 @@ SPECIAL = (
     Case("-- leading\nSELECT a\n-- FOR UPDATE\rFROM t --", Need.READ),
     Case("SELECT 'a'\n  'INSERT'\n\t-- comment\n'b', E'c'\r\n'\\'' , 1 FROM t", Need.READ | Need.TRANSACTION_TIME),
     Case("SELECT 'a' -- comment\n 'b' FROM t", Need.READ | Need.TRANSACTION_TIME),
+    Case("SELECT 5 *-- FOR UPDATE\n2, 5 +/* INTO x */-1, @/* */-1", Need.READ),
+    Case("SELECT a FROM t WHERE a@-- nextval('seq')\n@ 1", Need.READ),
     Case("", Need.EMPTY | _N),
     Case(" ; ; -- nothing\n", Need.EMPTY | _N),
     Case("/* nothing */", Need.EMPTY | _N),
