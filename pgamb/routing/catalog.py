@@ -32,6 +32,8 @@ class Effect(enum.Enum):
     SEED = enum.auto()
     """Leaves state in the backend that nothing resets."""
     WRITES = enum.auto()
+    WRITES_AND_STAYS = enum.auto()
+    """Writes, and leaves state in the backend that nothing resets."""
     UNKNOWN = enum.auto()
     """May do anything, to the session too."""
 
@@ -50,38 +52,47 @@ class Catalog(Protocol):
 # Volatile by declaration only: they change nothing, and their answer does not depend on the server.
 _HARMLESS_VOLATILE = b"""
     clock_timestamp current_query gen_random_uuid pg_collation_actual_version pg_database_collation_actual_version
-    pg_database_size pg_indexes_size pg_partition_ancestors pg_partition_tree pg_relation_size pg_sleep pg_sleep_for
-    pg_sleep_until pg_table_size pg_tablespace_size pg_total_relation_size random timeofday
+    pg_partition_ancestors pg_partition_tree pg_sleep pg_sleep_for pg_sleep_until random timeofday
 """.split()
 
-_TRANSACTION_TIME = b"now transaction_timestamp age".split()
+# What a time of day is in a time zone depends on the date.
+_TRANSACTION_TIME = b"now transaction_timestamp age timetz pg_timezone_abbrevs pg_timezone_names".split()
 
-# "Who am I", the WAL, and what one server or one session alone knows. None of them writes.
+# "Who am I", the WAL, and what one server or one session alone knows; sizes too: a replica has nothing of an unlogged
+# table, and free space maps are each server's own. None of them writes.
 _PRIMARY = b"""
-    currtid inet_client_addr inet_client_port inet_server_addr inet_server_port lo_get
-    pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_backend_pid
-    pg_blocking_pids pg_conf_load_time pg_config pg_control_checkpoint pg_control_init pg_control_recovery
-    pg_control_system pg_current_logfile pg_current_snapshot pg_current_wal_flush_lsn pg_current_wal_insert_lsn
-    pg_current_wal_lsn pg_current_xact_id_if_assigned pg_cursor pg_get_backend_memory_contexts
-    pg_get_multixact_members pg_get_replication_slots pg_get_shmem_allocations pg_get_wal_replay_pause_state
-    pg_get_wal_resource_managers pg_hba_file_rules pg_ident_file_mappings pg_is_in_recovery pg_is_other_temp_schema
+    currtid inet_client_addr inet_client_port inet_server_addr inet_server_port lo_get pg_advisory_unlock
+    pg_advisory_unlock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_backend_pid pg_blocking_pids
+    pg_conf_load_time pg_config pg_control_checkpoint pg_control_init pg_control_recovery pg_control_system
+    pg_current_logfile pg_current_snapshot pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn
+    pg_current_xact_id_if_assigned pg_cursor pg_database_size pg_get_backend_memory_contexts pg_get_multixact_members
+    pg_get_replication_slots pg_get_shmem_allocations pg_get_wal_replay_pause_state pg_get_wal_resource_managers
+    pg_hba_file_rules pg_ident_file_mappings pg_indexes_size pg_is_in_recovery pg_is_other_temp_schema
     pg_is_wal_replay_paused pg_isolation_test_session_is_blocked pg_jit_available pg_last_committed_xact
     pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_listening_channels pg_lock_status
     pg_ls_archive_statusdir pg_ls_dir pg_ls_logdir pg_ls_logicalmapdir pg_ls_logicalsnapdir pg_ls_replslotdir
     pg_ls_tmpdir pg_ls_waldir pg_my_temp_schema pg_notification_queue_usage pg_postmaster_start_time
-    pg_prepared_statement pg_prepared_xact pg_read_binary_file pg_read_file pg_replication_origin_progress
-    pg_replication_origin_session_is_setup pg_replication_origin_session_progress pg_safe_snapshot_blocking_pids
-    pg_sequence_last_value pg_show_all_file_settings pg_show_all_settings pg_show_replication_origin_status
-    pg_stat_file pg_timezone_abbrevs pg_timezone_names pg_trigger_depth pg_try_advisory_xact_lock
-    pg_try_advisory_xact_lock_shared pg_walfile_name pg_walfile_name_offset pg_xact_commit_timestamp
-    pg_xact_commit_timestamp_origin pg_xact_status txid_current_if_assigned txid_current_snapshot txid_status
+    pg_prepared_statement pg_prepared_xact pg_read_binary_file pg_read_file pg_relation_size
+    pg_replication_origin_progress pg_replication_origin_session_is_setup pg_replication_origin_session_progress
+    pg_safe_snapshot_blocking_pids pg_sequence_last_value pg_show_all_file_settings pg_show_all_settings
+    pg_show_replication_origin_status pg_stat_file pg_table_size pg_tablespace_size pg_total_relation_size
+    pg_trigger_depth pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared pg_walfile_name pg_walfile_name_offset
+    pg_xact_commit_timestamp pg_xact_commit_timestamp_origin pg_xact_status txid_current_if_assigned
+    txid_current_snapshot txid_status
 """.split()
 
-# Declared stable, and not to be believed: the first two assign a transaction id, the others read what only one query
-# over every table would tell, unlogged ones included.
+# Declared stable, and not to be believed: the first two assign a transaction id, the others read relations that the
+# text does not name, views and unlogged tables included.
 _WRITES = b"""
     txid_current pg_current_xact_id database_to_xml database_to_xml_and_xmlschema schema_to_xml
-    schema_to_xml_and_xmlschema
+    schema_to_xml_and_xmlschema table_to_xml table_to_xml_and_xmlschema
+""".split()
+
+# What they make is the session's: a backup, a temporary slot, the origin that its commits name.
+_WRITES_AND_STAYS = b"""
+    pg_backup_start pg_copy_logical_replication_slot pg_copy_physical_replication_slot
+    pg_create_logical_replication_slot pg_create_physical_replication_slot pg_replication_origin_session_setup
+    pg_start_backup
 """.split()
 
 _ADVISORY_LOCKS = b"""
@@ -96,9 +107,9 @@ _ADDED: dict[int, list[bytes]] = {
     15: b"regexp_count regexp_instr regexp_like regexp_substr has_parameter_privilege".split(),
     16: b"""any_value array_sample array_shuffle date_add date_subtract erf erfc pg_input_error_info pg_input_is_valid
             random_normal system_user json_array json_arrayagg json_objectagg""".split(),
-    17: b"""json json_exists json_query json_scalar json_serialize json_value pg_basetype pg_column_toast_chunk_id
-            to_bin to_oct unicode_assigned unicode_version uuid_extract_timestamp uuid_extract_version
-            xmltext""".split(),
+    17: b"""icu_unicode_version json json_exists json_query json_scalar json_serialize json_table json_value pg_basetype
+            pg_column_toast_chunk_id to_bin to_oct to_regtypemod unicode_assigned unicode_version uuid_extract_timestamp
+            uuid_extract_version xmltext""".split(),
     18: b"array_reverse array_sort casefold crc32 crc32c gamma lgamma pg_get_acl uuidv4 uuidv7".split(),
 }
 
@@ -117,6 +128,7 @@ def _effects(server_version: int) -> dict[str, Effect]:
         (Effect.PRIMARY, _PRIMARY),
         (Effect.PRIMARY, [name for name in effects if name.startswith(b"pg_stat_get_")]),
         (Effect.WRITES, _WRITES),
+        (Effect.WRITES_AND_STAYS, _WRITES_AND_STAYS),
         (Effect.ADVISORY_LOCK, _ADVISORY_LOCKS),
         (Effect.SEQUENCE, [b"currval", b"lastval"]),
         (Effect.ADVISORY_UNLOCK_ALL, [b"pg_advisory_unlock_all"]),
@@ -126,6 +138,12 @@ def _effects(server_version: int) -> dict[str, Effect]:
     ):
         effects.update((name, effect) for name in names if name in effects)
     return {name.decode(): effect for name, effect in effects.items()}
+
+
+NOT_HARMLESS = frozenset(
+    name.encode() for name, effect in _effects(max(_ADDED)).items() if effect is not Effect.HARMLESS
+)
+"""The names of PostgreSQL's own functions that are more than reads."""
 
 
 class BuiltIn:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pgamb.routing.catalog import BUILT_IN, Catalog
-from pgamb.routing.commands import Statement, intent_of
+from pgamb.routing.commands import intent_of
 from pgamb.routing.intent import NO_PIN, Intent, Need
 from pgamb.routing.lexer import scan
+from pgamb.routing.statement import Statement
 
 _EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
 # What is true of a Query because it is true of one of its statements; the other needs are those of a single statement.
@@ -58,14 +59,16 @@ def classify(
         verb = long[1].decode().upper()
         return Intent(Need.SETTINGS, NO_PIN, NO_PIN, f"{verb} writes; {len(sql)} bytes are too long to look into")
     scanned = scan(sql, standard_conforming_strings=standard_conforming_strings)
-    tokens, words, junk = scanned.tokens, scanned.words, scanned.junk
-    text = sql.lower()
+    tokens, words, notes, junk = scanned.tokens, scanned.words, scanned.notes, scanned.junk
     last = len(words) - 1
     if last > 0 and not junk and words.index(b";") == last:
-        intent = intent_of(Statement(tokens[:last], words[:last], text, catalog))
+        del words[last]
+        if tokens is not words:
+            del tokens[last]
+        intent = intent_of(Statement(tokens, words, notes, catalog))
     else:
         intents = [
-            intent_of(Statement(tokens[start:end], words[start:end], text, catalog)) for start, end in _split(words)
+            intent_of(Statement(tokens[start:end], words[start:end], notes, catalog)) for start, end in _split(words)
         ]
         intent = _EMPTY if not intents else intents[0] if len(intents) == 1 else _combined(intents)
     if junk:

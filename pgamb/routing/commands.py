@@ -5,33 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import msgspec
-
-from pgamb.routing.catalog import Catalog
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
-from pgamb.routing.lexer import identifier, is_literal
+from pgamb.routing.lexer import is_literal
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
-
-
-class Statement(msgspec.Struct, frozen=True):
-    """One statement: its tokens, the same in lower case, and lower-case text that contains theirs."""
-
-    tokens: list[bytes]
-    words: list[bytes]
-    text: bytes
-    catalog: Catalog
-
-    def part(self, start: int, end: int | None = None) -> Statement:
-        """Give the statement made of some of its tokens."""
-        return Statement(self.tokens[start:end], self.words[start:end], self.text, self.catalog)
-
-    def word(self, index: int) -> bytes:
-        """Give a word, empty behind the end."""
-        return self.words[index] if index < len(self.words) else b""
-
-    def name(self, index: int) -> str | None:
-        """Give the identifier at a position, folded and unquoted."""
-        return identifier(self.tokens[index]) if index < len(self.tokens) else None
+from pgamb.routing.scanner import NOTE_NAME
+from pgamb.routing.statement import Statement
 
 
 def _plain(need: Need, reason: str, *, pins: Pin = NO_PIN, unpins: Pin = NO_PIN, name: str | None = None) -> Intent:
@@ -47,14 +25,18 @@ def intent_of(statement: Statement) -> Intent:
     return _plain(NO_NEED, f"{first.decode(errors='replace').upper()} is not known to be a read")
 
 
+def _command(statement: Statement) -> str:
+    return statement.words[0].decode(errors="replace").upper()
+
+
 def _query(statement: Statement) -> Intent:
     first = statement.words[0]
     if first == b"(":
         first = next((word for word in statement.words if word != b"("), b"")
     if first not in _QUERIES:
         return _plain(NO_NEED, "starts with a parenthesis and is no query")
-    finding = examine(statement.tokens, statement.words, statement.text, statement.catalog)
-    return finding.intent(first.decode().upper())
+    finding = examine(statement.tokens, statement.words, statement.notes, statement.catalog)
+    return finding.intent(first.decode(errors="replace").upper())
 
 
 _QUERIES = frozenset(b"select values table with".split())
@@ -66,7 +48,15 @@ def _change(statement: Statement) -> Intent:
     finding = Finding()
     examine_calls(statement.tokens, statement.words, statement.catalog, finding)
     unpins = finding.unpins & ~finding.pins
-    return _plain(finding.need, f"{statement.words[0].decode().upper()} writes", pins=finding.pins, unpins=unpins)
+    if statement.notes & NOTE_NAME and _names(statement, b"pg_settings"):
+        # UPDATE pg_settings is a SET.
+        finding.need |= Need.SETTINGS
+    return _plain(finding.need, f"{_command(statement)} writes", pins=finding.pins, unpins=unpins)
+
+
+def _names(statement: Statement, name: bytes) -> bool:
+    """Tell whether a name is in it, qualified and quoted or not."""
+    return any(word.rpartition(b".")[2].strip(b'"') == name or word[:3] == b'u&"' for word in statement.words)
 
 
 def _explain(statement: Statement) -> Intent:
@@ -78,7 +68,7 @@ def _explain(statement: Statement) -> Intent:
             return _plain(NO_NEED, "EXPLAIN is not complete")
         start = words.index(b")") + 1
         for index in range(2, start):
-            if words[index] in (b"analyze", b"analyse"):
+            if words[index] in (b"analyze", b"analyse") or words[index][-1:] == b'"':
                 # Only words switch it off here: a text's intent must not hang on its constants (0, 'off').
                 analyze |= statement.word(index + 1) not in (b"off", b"false")
     else:
@@ -93,11 +83,16 @@ def _explain(statement: Statement) -> Intent:
         return _plain(Need.NEUTRAL, "EXPLAIN of a statement that the session has prepared")
     if first not in _QUERIES | _CHANGES:
         return _plain(NO_NEED, f"EXPLAIN {first.decode(errors='replace').upper()} is not known to be a read")
-    finding = examine(explained.tokens, explained.words, explained.text, explained.catalog)
+    finding = examine(explained.tokens, explained.words, explained.notes, explained.catalog)
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
         return _plain(finding.need, finding.reason)
-    return _plain(Need.READ, f"EXPLAIN {first.decode().upper()} without ANALYZE runs nothing")
+    if finding.level is Level.WRITES:
+        # Planning takes the locks that running it would take.
+        return _plain(Need.NEUTRAL, "EXPLAIN of what belongs on the primary")
+    # A plan shows times that the planner has worked out.
+    need = Need.READ | (finding.need & Need.TRANSACTION_TIME)
+    return _plain(need, f"EXPLAIN {first.decode(errors='replace').upper()} without ANALYZE runs nothing")
 
 
 def _unknown(reason: str) -> Intent:
@@ -108,6 +103,10 @@ def _show(statement: Statement) -> Intent:
     parameter = _parameter(statement, 1)
     if parameter is None or parameter in SERVER_PARAMETERS or statement.word(1) in (b"transaction", b"session"):
         return _plain(Need.NEUTRAL | Need.SHOW, f"SHOW {parameter} is asked of the primary", name=parameter)
+    words = statement.words
+    dotted = words[2::2] == [b"."] * (len(words) // 2 - 1) and len(words) % 2 == 0
+    if not dotted and words[1:] != [b"time", b"zone"]:
+        return _plain(Need.SHOW, "SHOW of more than a parameter is no SQL", name=parameter)
     return _plain(Need.READ | Need.SHOW, f"SHOW {parameter}", name=parameter)
 
 
@@ -209,12 +208,12 @@ def _end(statement: Statement, commits: Need) -> Intent:
     need = Need.NEUTRAL | Need.CONTROL | commits
     if b"chain" not in statement.words or b"no" in statement.words:
         need |= Need.END
-    return _plain(need, statement.words[0].decode().upper())
+    return _plain(need, _command(statement))
 
 
 def _savepoint(statement: Statement) -> Intent:
     index = 2 if statement.word(1) == b"savepoint" and len(statement.words) > 2 else 1
-    word = statement.words[0].decode().upper()
+    word = _command(statement)
     return _plain(Need.NEUTRAL | Need.CONTROL, word, name=statement.name(index))
 
 
@@ -276,7 +275,7 @@ def _close(statement: Statement) -> Intent:
 
 
 def _cursor(statement: Statement) -> Intent:
-    return _plain(Need.NEUTRAL, f"{statement.words[0].decode().upper()} uses a cursor of the session")
+    return _plain(Need.NEUTRAL, f"{_command(statement)} uses a cursor of the session")
 
 
 def _copy(statement: Statement) -> Intent:
@@ -295,8 +294,9 @@ def _copy(statement: Statement) -> Intent:
         # Behind the table's name there may be a list of columns, which looks like a call.
         name_only = source.words.index(b"(") if b"(" in source.words else None
         table = source.part(0, name_only)
-        copied = examine(table.tokens, table.words, table.text, table.catalog).intent("COPY")
-    if to_application:
+        copied = examine(table.tokens, table.words, table.notes, table.catalog).intent("COPY")
+    # Behind the direction there are options; a change among them is no SQL.
+    if to_application and (copied.writes or _CHANGES.isdisjoint(words)):
         return copied
     need = copied.need & ~(Need.READ | Need.NEUTRAL)
     return _plain(need, "COPY TO a file or program on the server", pins=copied.pins, unpins=copied.unpins)
@@ -321,6 +321,8 @@ def _create(statement: Statement) -> Intent:
         # CREATE TABLE ... AS runs a query, and with it whatever the query calls.
         query = statement.part(words.index(b"as") + 1)
         examine_calls(query.tokens, query.words, query.catalog, finding)
+        if query.word(0) == b"execute":
+            finding.need |= Need.SETTINGS
     pins = finding.pins
     if _is_temporary(statement) and not _has(words, (b"on", b"commit", b"drop")):
         pins |= Pin.TEMPORARY
@@ -332,7 +334,7 @@ def _is_temporary(statement: Statement) -> bool:
     index = 3 if statement.words[1:3] == [b"or", b"replace"] else 1
     index += statement.word(index) in (b"local", b"global")
     return statement.word(index) in (b"temp", b"temporary") or any(
-        word.strip(b'"').startswith(b"pg_temp") for word in statement.words
+        word.strip(b'"').startswith((b"pg_temp", b'u&"')) for word in statement.words
     )
 
 
@@ -345,11 +347,11 @@ def _load(_statement: Statement) -> Intent:
 
 
 def _runs_code(statement: Statement) -> Intent:
-    return _unknown(f"{statement.words[0].decode().upper()} runs code that is not looked into")
+    return _unknown(f"{_command(statement)} runs code that is not looked into")
 
 
 def _writes(statement: Statement) -> Intent:
-    return _plain(NO_NEED, f"{statement.words[0].decode().upper()} belongs on the primary")
+    return _plain(NO_NEED, f"{_command(statement)} belongs on the primary")
 
 
 _WRITING_COMMANDS = (

@@ -35,8 +35,9 @@ FROM (
     GROUP BY oprname HAVING bool_and(provolatile <> 'v')
 ) AS built_in;
 
--- Categories: reserved; reserved but usable as a function or type; not reserved but never a function or type.
+-- Categories: reserved; reserved but usable as a function or type; not reserved but never a function or type; others.
 SELECT pg_temp.python(E'\nRESERVED', array_agg(word ORDER BY word) FILTER (WHERE catcode = 'R')),
        pg_temp.python(E'\nRESERVED_FUNCTION_NAMES', array_agg(word ORDER BY word) FILTER (WHERE catcode = 'T')),
-       pg_temp.python(E'\nCOLUMN_NAMES', array_agg(word ORDER BY word) FILTER (WHERE catcode = 'C'))
+       pg_temp.python(E'\nCOLUMN_NAMES', array_agg(word ORDER BY word) FILTER (WHERE catcode = 'C')),
+       pg_temp.python(E'\nUNRESERVED', array_agg(word ORDER BY word) FILTER (WHERE catcode = 'U'))
 FROM pg_catalog.pg_get_keywords() \g (fieldsep='\n')

@@ -12,10 +12,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pgamb.routing.catalog import Catalog, Effect
-from pgamb.routing.functions import COLUMN_NAMES, OPERATORS, RESERVED, RESERVED_FUNCTION_NAMES
+from pgamb.routing.catalog import NOT_HARMLESS, Catalog, Effect
+from pgamb.routing.functions import OPERATORS
 from pgamb.routing.intent import NO_NEED, NO_PIN, Intent, Need, Pin
-from pgamb.routing.lexer import JUNK, identifier, is_literal, is_word
+from pgamb.routing.lexer import JUNK, identifier
+from pgamb.routing.parentheses import find_column_lists, is_name, is_syntax
+from pgamb.routing.scanner import NOTE_NAME, NOTE_OPERATOR, NOTE_TIME
+from pgamb.routing.transaction_time import TIME_KEYWORDS, TIME_VIEWS, looks_at_transaction_time
 
 
 class Level(enum.IntEnum):
@@ -57,17 +60,12 @@ class Finding:
 
 
 _WRITE_KEYWORDS = frozenset(b"insert update delete merge into".split())
-_TIME_KEYWORDS = frozenset(b"current_timestamp current_date current_time localtime localtimestamp".split())
-_SUSPECTS = _WRITE_KEYWORDS | _TIME_KEYWORDS | {b"for", b"operator", JUNK}
+_SUSPECTS = _WRITE_KEYWORDS | {b"for", b"operator", JUNK}
 _LOCK_STRENGTHS = frozenset(b"update share no key".split())
 
 _OPERATOR_STARTS = frozenset(b"~!@#^&|`?+-*/%<>=")
-_OPERATOR_BYTES = frozenset(bytes([character]) for character in _OPERATOR_STARTS)
-_NAME_STARTS = frozenset(bytes([character]) for character in range(256) if is_word(bytes([character])))
 # != is <>, and => names an argument.
 _KNOWN_OPERATORS = OPERATORS | {b"!=", b"=>"}
-# Every other operator has one character, and is PostgreSQL's own.
-_ODD_OPERATOR = re.compile(rb"[-+*/%^<>=~!@#&|`?](?:(?<=[~!@#&|`?])|[-+*/%^<>=])")
 _OPERATORS_OR_NOTHING = _KNOWN_OPERATORS | {b""}
 _STICKY_OPERATOR = re.compile(rb"[~!@#%^&|`?]")
 
@@ -80,10 +78,8 @@ _SERVER_VIEWS = frozenset(
 )
 # A replica's sequences run ahead of the primary's: these columns only sequences have.
 _SEQUENCE_COLUMNS = frozenset(b"is_called log_cnt last_value".split())
-# Quick looks whether a closer one is worth while: they begin with what a search can skip to.
-_NOTABLE_NAME = re.compile(rb"_(?:(?<=pg_)|called|cnt|value)")
-_MAYBE_TIME = re.compile(rb"[wy](?<=now|day|row)")
-_TIME_WORDS = re.compile(rb"\b(?:now|today|tomorrow|yesterday)\b")
+
+_NOTABLE_NAMES = _SERVER_VIEWS | _SEQUENCE_COLUMNS | TIME_VIEWS | NOT_HARMLESS
 
 # Parameters that tell which server one is on. current_setting() and SHOW of them are asked of the primary.
 SERVER_PARAMETERS = frozenset(
@@ -95,52 +91,22 @@ SERVER_PARAMETERS = frozenset(
     """.decode().split()
 )
 
-# Words in front of a parenthesis that are no function there, as long as one of these words is in front of them.
-_CONTEXT = {
-    b"over": frozenset([b")"]),
-    b"filter": frozenset([b")"]),
-    b"repeatable": frozenset([b")"]),
-    b"by": frozenset(b"order group partition".split()),
-    b"sets": frozenset([b"grouping"]),
-    b"zone": frozenset([b"time"]),
-    b"first": frozenset([b"fetch"]),
-    b"next": frozenset([b"fetch"]),
-    b"materialized": frozenset(b"as not".split()),
-    b"varying": frozenset(b"character char bit nchar".split()),
-    b"system": frozenset([b"tablesample"]),
-    b"bernoulli": frozenset([b"tablesample"]),
-    b"conflict": frozenset([b"on"]),
-    b"insert": frozenset([b"then"]),
-}
-# Behind a name that follows one of these, a parenthesis holds column names or a type's modifiers.
-_NO_CALL_BEHIND = frozenset([b"as", b"::", b"into"])
-_GROUPINGS = frozenset(b"cube rollup".split())
-_NEVER_CALLED = RESERVED | COLUMN_NAMES
-_KEYWORDS = RESERVED | COLUMN_NAMES | RESERVED_FUNCTION_NAMES
-# These join operands; where no operand can be in front of them, they are functions.
-_INFIX = frozenset(b"join like ilike overlaps".split())
-_NO_OPERAND_YET = frozenset(b"( , [ select where having and or on when then else case by limit offset distinct".split())
-_EXPRESSION_FOLLOWS = frozenset(
-    b"select values table where group having order window limit offset fetch union intersect except on using set "
-    b"returning".split()
-)
 
-
-def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: Catalog) -> Finding:
+def examine(tokens: Sequence[bytes], words: list[bytes], notes: int, catalog: Catalog) -> Finding:
     """Find out what running a query does.
 
-    `words` are the tokens in lower case, and `text` any lower-case text that contains all of theirs.
+    `words` are the tokens in lower case, and `notes` those of a text that contains all of them.
     """
     finding = Finding()
     distinct = set(words)
     if not distinct.isdisjoint(_SUSPECTS):
         _examine_keywords(words, distinct, finding)
         distinct.discard(JUNK)
-    if _ODD_OPERATOR.search(text):
+    if notes & NOTE_OPERATOR:
         _examine_operators(distinct, finding)
-    if _NOTABLE_NAME.search(text) or b'u&"' in text:
-        _examine_names(tokens, words, finding)
-    if _MAYBE_TIME.search(text) and any(is_literal(word) and _TIME_WORDS.search(word) for word in distinct):
+    if notes & NOTE_NAME and any(map(_is_notable, distinct)):
+        _examine_names(tokens, words, catalog, finding)
+    if not distinct.isdisjoint(TIME_KEYWORDS) or (notes & NOTE_TIME and looks_at_transaction_time(words, distinct)):
         finding.need |= Need.TRANSACTION_TIME
     examine_calls(tokens, words, catalog, finding)
     return finding
@@ -149,8 +115,6 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
 def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding) -> None:
     if JUNK in distinct:
         finding.raise_to(Level.UNKNOWN, "cannot be read: something in it is not SQL")
-    if not distinct.isdisjoint(_TIME_KEYWORDS):
-        finding.need |= Need.TRANSACTION_TIME
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else b""
         if word == b"for":
@@ -182,18 +146,33 @@ def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
             finding.need |= Need.SETTINGS
 
 
-def _examine_names(tokens: Sequence[bytes], words: list[bytes], finding: Finding) -> None:
+def _is_notable(word: bytes) -> bool:
+    """Tell whether a name, or the last part of one, may be one of those that `_examine_names` looks for."""
+    name = word.rpartition(b".")[2] if word[-1:] != b'"' else word[1:-1]
+    return name in _NOTABLE_NAMES or name[:7] == b"pg_stat" or word[:3] == b'u&"'
+
+
+def _examine_names(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
     for index, word in enumerate(words):
         if word[:3] == b'u&"':
             finding.raise_to(Level.UNKNOWN, 'a name is written as U&"..."')
             finding.need |= Need.SETTINGS
             continue
-        name = word.rpartition(b".")[2] if word[:1] != b'"' else tokens[index][1:-1]
+        if words[index + 1 : index + 2] == [b"("]:
+            continue
+        qualifier, _, name = word.rpartition(b".") if word[:1] != b'"' else (b"", b"", tokens[index][1:-1])
         if name in _SERVER_VIEWS or name.startswith((b"pg_stat_", b"pg_statio_")):
-            if words[index + 1 : index + 2] != [b"("]:
-                finding.raise_to(Level.PRIMARY, f"{name.decode(errors='replace')} tells of one server: the primary's")
-        elif name in _SEQUENCE_COLUMNS and words[index + 1 : index + 2] != [b"("]:
+            finding.raise_to(Level.PRIMARY, f"{name.decode(errors='replace')} tells of one server: the primary's")
+        elif name in _SEQUENCE_COLUMNS:
             finding.raise_to(Level.PRIMARY, f"{name.decode()} looks like a sequence's column")
+        elif name in TIME_VIEWS:
+            finding.need |= Need.TRANSACTION_TIME
+        elif qualifier or (index and words[index - 1] == b"."):
+            # A value's attribute may be a function of it: ('seq'::regclass).nextval.
+            function = name.decode(errors="replace")
+            effect = catalog.function(None, function)
+            if effect not in (Effect.HARMLESS, Effect.UNKNOWN):
+                _note_call(effect, function, [], finding)
 
 
 def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
@@ -209,19 +188,15 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
             if previous in harmless:
                 finding.called.append(previous.decode())
                 continue
-            if previous in _NEVER_CALLED or before in _NO_CALL_BEHIND or before in _CONTEXT.get(previous, ()):
+            if is_syntax(words, index - 1):
                 continue
-            if previous in _GROUPINGS and words[max(index - 4, 0) : index - 2] == [b"group", b"by"]:
-                continue
-            if previous == b"operator" or (previous == b"set" and b"update" in words):
-                continue
-        if not _is_name(previous):
+        if not is_name(previous):
             continue
         schema, name = _called(tokens, index - 1)
         effect = Effect.UNKNOWN if name is None else catalog.function(schema, name)
+        if effect is Effect.TRANSACTION_TIME and name == "age" and _has_two_arguments(words, index):
+            effect = Effect.HARMLESS
         if effect is Effect.UNKNOWN:
-            if previous in _INFIX and before not in _NO_OPERAND_YET and before[:1] not in _OPERATOR_BYTES:
-                continue
             if column_lists is None:
                 column_lists = find_column_lists(words)
             if index - 1 in column_lists:
@@ -229,9 +204,19 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
         _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index : index + 2], finding)
 
 
-def _is_name(word: bytes) -> bool:
-    """Tell a word, a dotted name or a quoted identifier from literals and punctuation."""
-    return word[-1:] == b'"' or (word[-1:] not in (b"'", b"$") and word[:1] in _NAME_STARTS)
+def _has_two_arguments(words: list[bytes], index: int) -> bool:
+    """Tell whether there is a comma in the parentheses whose content begins here."""
+    depth = 0
+    for word in words[index:]:
+        if word in (b"(", b"["):
+            depth += 1
+        elif word in (b")", b"]"):
+            depth -= 1
+            if depth < 0:
+                break
+        elif word == b"," and depth == 0:
+            return True
+    return False
 
 
 def _called(tokens: Sequence[bytes], parenthesis: int) -> tuple[str | None, str | None]:
@@ -275,6 +260,9 @@ def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], fin
             finding.pins |= Pin.OTHER
         case Effect.WRITES:
             finding.raise_to(Level.WRITES, f"function {name} is volatile")
+        case Effect.WRITES_AND_STAYS:
+            finding.raise_to(Level.WRITES, f"function {name} leaves its state in the backend")
+            finding.pins |= Pin.OTHER
         case Effect.UNKNOWN:
             finding.raise_to(Level.UNKNOWN, f"function {name} is not known to be free of side effects")
             finding.need |= Need.SETTINGS
@@ -282,49 +270,8 @@ def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], fin
 
 def _effect_of_current_setting(arguments: Sequence[bytes]) -> Effect:
     literal = arguments[0] if arguments else b""
-    plain = literal[:1] == b"'" and literal[-1:] == b"'" and arguments[1:2] in ([b")"], [b","])
+    # One literal, not several that a line break joins.
+    plain = literal[:1] == b"'" and literal.count(b"'") == 2 and arguments[1:2] in ([b")"], [b","])
     if plain and literal[1:-1].decode(errors="replace").lower() not in SERVER_PARAMETERS:
         return Effect.HARMLESS
     return Effect.PRIMARY
-
-
-def find_column_lists(words: list[bytes]) -> set[int]:
-    """Find the parentheses behind a name that hold column names or type modifiers, not arguments.
-
-    `WITH name (...)`, `FROM x AS name (...)`, `FROM x name (...)`, `INTO name (...)`, `CAST(x AS name (...))`,
-    `x::name (...)`. In doubt a parenthesis is left out, so that it counts as a call.
-    """
-    found: set[int] = set()
-    outer: list[bytes] = []
-    clause = b""
-    for index, word in enumerate(words):
-        previous = words[index - 1] if index else b"("
-        if word == b"(":
-            if _opens_column_list(words, index, clause):
-                found.add(index)
-            outer.append(clause)
-            in_from = clause == b"from" and previous in (b"from", b"join", b",", b"(")
-            clause = b"from" if in_from else b""
-        elif word == b")":
-            clause = outer.pop() if outer else b""
-        elif word == b"with":
-            clause = b"with" if previous == b"(" or index == 0 else clause
-        elif (word == b"from" and previous != b"distinct") or word == b"join":
-            clause = b"from"
-        elif word in _EXPRESSION_FOLLOWS:
-            clause = b""
-    return found
-
-
-def _opens_column_list(words: list[bytes], index: int, clause: bytes) -> bool:
-    start = index - 1
-    while start > 1 and words[start - 1] == b".":
-        start -= 2
-    before = words[start - 1] if start > 0 else b""
-    if not _is_name(words[start]) or words[start] in _KEYWORDS:
-        return False
-    if before in _NO_CALL_BEHIND:
-        return True
-    if clause == b"with":
-        return before in (b"with", b"recursive", b",")
-    return clause == b"from" and (before == b")" or (_is_name(before) and before not in _KEYWORDS))

@@ -49,6 +49,12 @@ SELECT current_setting('IN_HOT_STANDBY', true)
 SELECT current_setting(b) FROM t
 SELECT current_setting('port' || '')
 SELECT txid_current_if_assigned()
+SELECT current_setting('transaction_' || 'read_only')
+SELECT pg_size_pretty(pg_total_relation_size('t')), pg_relation_size('t')
+SELECT pg_database_size(current_database())
+SELECT (1::bigint).pg_advisory_xact_lock
+SELECT (x.y).pg_backend_pid FROM t
+SELECT r.currval FROM CAST('seq' AS regclass) r
 SHOW transaction_read_only
 SHOW in_hot_standby
 SHOW transaction isolation level
@@ -70,6 +76,11 @@ CLOSE c
 DECLARE c CURSOR FOR SELECT a FROM t
 DECLARE c SCROLL CURSOR WITHOUT HOLD FOR SELECT pg_backend_pid()
 EXPLAIN EXECUTE x
+EXPLAIN (COSTS off, ANALYZE off) UPDATE t SET a = 1
+EXPLAIN (ANALYZE false) DELETE FROM t
+EXPLAIN INSERT INTO t (a) VALUES (1)
+EXPLAIN VERBOSE SELECT * FROM t FOR UPDATE
+EXPLAIN (FORMAT json) SELECT nextval('seq')
 EXPLAIN ANALYZE SELECT pg_backend_pid()
 COPY pg_stat_activity TO STDOUT
 COPY (SELECT pg_backend_pid()) TO STDOUT
@@ -113,6 +124,21 @@ SELECT pg_logical_emit_message(false, 'a', 'b')
 SELECT lo_create(0)
 SELECT query_to_xml('SELECT 1', true, true, '')
 SELECT lower(b), nextval('seq') FROM t
+SELECT ('seq'::regclass).nextval
+SELECT ('seq'::regclass) . /* */ "nextval"
+SELECT (ARRAY['seq'::regclass])[1].nextval
+SELECT r.nextval FROM CAST('seq' AS regclass) r
+SELECT (1).pg_cancel_backend
+SELECT (0::oid).lo_create
+SELECT table_to_xml('t', true, true, '')
+EXPLAIN ("analyze") DELETE FROM t
+EXPLAIN (U&"analyz\0065") DELETE FROM t
+EXPLAIN (VERBOSE, "analyze" true) SELECT nextval('seq')
+SELECT pg_replication_origin_create('x')
+INSERT INTO t (a) SELECT a FROM t ON CONFLICT (a) DO NOTHING
+INSERT INTO t SELECT * FROM t JOIN (u JOIN v ON true) ON true
+UPDATE t AS x SET (a, b) = (1, 'y')
+UPDATE s.t SET (a, b) = (SELECT 1, 'y') FROM u
 VALUES (nextval('seq'))
 EXPLAIN ANALYZE INSERT INTO t VALUES (1)
 EXPLAIN (ANALYZE) DELETE FROM t
@@ -122,6 +148,7 @@ EXPLAIN (ANALYZE 'off') UPDATE t SET a = 1
 EXPLAIN (COSTS off, ANALYZE 1) SELECT * FROM t FOR UPDATE
 EXPLAIN ANALYZE SELECT nextval('seq')
 EXPLAIN CREATE TABLE x AS SELECT 1
+COPY t TO STDOUT INSERT
 COPY t TO '/tmp/x'
 COPY t TO PROGRAM 'cat'
 COPY t FROM '/tmp/x'
@@ -179,6 +206,31 @@ SELECT a === b FROM t
 SELECT a OPERATOR(public.+) b FROM t
 SELECT a <~> b FROM t
 SELECT U&"\0066"(1)
+SELECT NOT materialized(1)
+SELECT * FROM t JOIN u ON conflict(1)
+INSERT INTO t SELECT a FROM t JOIN u ON conflict(1)
+INSERT INTO t SELECT a FROM t JOIN u ON conflict(1) ON CONFLICT (a) DO NOTHING
+SELECT * FROM join(1)
+SELECT ALL join(1)
+SELECT NOT join(1)
+SELECT 1 OPERATOR(pg_catalog.+) join(1)
+SELECT d AT TIME ZONE join(1) FROM t
+SELECT 'a' LIKE 'b' ESCAPE join(1)
+SELECT sum(a) OVER (ROWS join(1) PRECEDING) FROM t
+SELECT NOT ilike('a', 'b')
+SELECT a AND ilike('a', 'b') FROM t
+SELECT set(1)
+SELECT a FROM t ORDER BY ref(1)
+SELECT passing(1)
+SELECT columns(1)
+SELECT * FROM t WHERE set(1) FOR UPDATE
+SELECT CASE WHEN true THEN insert(1) END
+SELECT operator(1)
+SELECT a FROM t GROUP BY f(cube(1))
+SELECT a FROM t ORDER BY cube(a)
+SELECT rollup(1) FROM t GROUP BY a
+UPDATE pg_settings SET setting = 'x' WHERE name = 'search_path'
+CREATE TABLE x AS EXECUTE p
 SELECT uuid_generate_v4()
 SELECT dblink('', 'INSERT')
 SELECT CASE WHEN f(1) THEN 1 END
@@ -215,8 +267,10 @@ _0 = NO_NEED
 
 SPECIAL = (
     Case("-- leading\nSELECT a\n-- FOR UPDATE\rFROM t --", Need.READ),
-    Case("SELECT 'a'\n  'INSERT'\n\t-- comment\n'b', E'c'\r\n'\\'' , 1 FROM t", Need.READ),
-    Case("SELECT 'a' -- comment\n 'b' FROM t", Need.READ),
+    Case("SELECT 'a'\n  'INSERT'\n\t-- comment\n'b', E'c'\r\n'\\'' , 1 FROM t", Need.READ | Need.TRANSACTION_TIME),
+    Case("SELECT 'a' -- comment\n 'b' FROM t", Need.READ | Need.TRANSACTION_TIME),
+    Case("SELECT 5 *-- FOR UPDATE\n2, 5 +/* INTO x */-1, @/* */-1", Need.READ),
+    Case("SELECT a FROM t WHERE a@-- nextval('seq')\n@ 1", Need.READ),
     Case("", Need.EMPTY | _N),
     Case(" ; ; -- nothing\n", Need.EMPTY | _N),
     Case("/* nothing */", Need.EMPTY | _N),
@@ -270,6 +324,14 @@ SPECIAL = (
     Case("SET LOCAL SESSION AUTHORIZATION x", _N, name="session_authorization"),
     Case("SELECT set_config('a.b', 'c', false)", _N | Need.SETTINGS),
     Case("SELECT setseed(0.5)", _N, Pin.OTHER),
+    Case("SELECT (0.5::float8).setseed", _N, Pin.OTHER),
+    Case("SELECT (1::bigint).pg_advisory_lock", _N, Pin.ADVISORY_LOCK),
+    Case("SELECT r.pg_try_advisory_lock FROM abs(1::bigint) AS r", _N, Pin.ADVISORY_LOCK),
+    Case("SELECT pg_backup_start('x')", _0, Pin.OTHER),
+    Case("SELECT pg_create_physical_replication_slot('x', true, true)", _0, Pin.OTHER),
+    Case("SELECT pg_replication_origin_session_setup('x')", _0, Pin.OTHER),
+    Case('CREATE TABLE U&"pg\\005ftemp".x (a int)', _0, Pin.TEMPORARY),
+    Case("SELECT current_setting('transaction_'\n'read_only')", _N | Need.TRANSACTION_TIME),
     Case("SET seed TO 0.5", _SET, Pin.OTHER, name="seed"),
     Case("DISCARD ALL", _N | Need.DEALLOCATE_ALL, NO_PIN, EVERY_PIN),
     Case("DISCARD TEMP", _N, NO_PIN, Pin.TEMPORARY),

@@ -115,7 +115,6 @@ SELECT array_length(ARRAY(SELECT a FROM t), 1), ARRAY[[1], [2]]
 SELECT * FROM information_schema.tables LIMIT 1
 SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname OPERATOR(pg_catalog.~) '^(t)$' COLLATE pg_catalog.default AND pg_catalog.pg_table_is_visible(c.oid) ORDER BY 2, 3
 SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) FROM pg_attribute a LEFT JOIN pg_attrdef d ON true
-SELECT pg_size_pretty(pg_total_relation_size('t')), pg_relation_size('t')
 SELECT has_table_privilege('t', 'insert'), obj_description('t'::regclass), 't'::regclass
 SELECT * FROM pg_stats LIMIT 1
 SELECT * FROM v
@@ -124,15 +123,41 @@ SELECT count(*) FROM t, LATERAL (SELECT 1) AS l(x), u z(y)
 SELECT a AS "into", b AS for_update FROM t
 SELECT a insertion, b AS updated FROM t
 SELECT 1 AS "INSERT INTO"
+SELECT a, b, count(*) FROM t GROUP BY a, ROLLUP (b)
+SELECT a, b FROM t GROUP BY CUBE (a, b), ()
+SELECT a, b FROM t GROUP BY GROUPING SETS (CUBE (a), ROLLUP (b), (a, b))
+SELECT a FROM t GROUP BY DISTINCT ROLLUP (a)
+SELECT * FROM t JOIN (u JOIN v ON true) ON u.t_a = t.a
+SELECT * FROM t x LEFT OUTER JOIN (u y JOIN t z ON y.t_a = z.a) ON y.id = x.a
+SELECT * FROM (SELECT 1) q(a) JOIN (VALUES (1)) r(b) ON a = b INNER JOIN (WITH w AS (SELECT 1 c) TABLE w) s ON c = b
+SELECT * FROM s.t JOIN (u JOIN v ON true) ON true
+SELECT * FROM "Order" JOIN (u JOIN v ON true) ON true
+SELECT a FROM t WHERE b ILIKE ('x%') AND b NOT ILIKE ('y%') AND lower(b) ILIKE ('x%') AND t.b NOT ILIKE ('z')
+SELECT x.* FROM xmltable('/r/i' PASSING ('<r><i><a>1</a></i></r>'::xml) COLUMNS n FOR ORDINALITY, a int PATH 'a', b varchar(3) PATH 'b' DEFAULT 'x', c numeric(5, 2) PATH 'a') x
+SELECT x.a FROM t, xmltable(XMLNAMESPACES ('http://x' AS y), '/r' PASSING BY REF ('<r/>'::xml) COLUMNS a text PATH '.') AS x
+SELECT xmlexists('/r' PASSING ('<r/>'::xml)), xpath('/r', '<r/>'::xml)
+SELECT age(c, c), age(c, '2024-02-01') FROM t
+SELECT age('2000-01-01'::date) IS NULL
+SELECT ('x'::text).length, (t.b).upper FROM t
+SELECT count(*) OVER (PARTITION BY b ORDER BY a RANGE BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING EXCLUDE TIES) FROM t
+SELECT ntile(2) OVER (ORDER BY a), dense_rank() OVER (ORDER BY a), lead(a, 1, 0) OVER (ORDER BY a) FROM t
+SELECT mode() WITHIN GROUP (ORDER BY b), bool_and(a > 0), every(a > 0), bit_or(a), corr(a, a), stddev(a) FROM t
+SELECT jsonb_path_query(j, '$.k[*]'), jsonb_set(j, '{k}', '1'), jsonb_pretty(j), j - 'k', j || '{}' FROM t
+SELECT * FROM jsonb_to_recordset('[{"a": 1}]') AS x(a int, b text), jsonb_each('{"a": 1}') e
+SELECT array_remove(r, 1), r || 4, r @> ARRAY[1], r && ARRAY[2], unnest(r) FROM t
+SELECT int4range(1, 5) @> 3, int4range(1, 5) * int4range(2, 9), lower(int4range(1, 5)), '{[1,2]}'::int4multirange
+SELECT '10.0.0.1'::inet << '10.0.0.0/8'::inet, host('10.0.0.1'), point(1, 2) <-> point(3, 4)
+SELECT to_tsvector('english', b), ts_rank(to_tsvector('simple', b), to_tsquery('simple', 'x')), ts_headline('a b', to_tsquery('a')) FROM t
+SELECT CASE a WHEN 1 THEN 'x' END, a IS NOT DISTINCT FROM 1, b IS NOT NULL, (a > 1) IS UNKNOWN, b IS NORMALIZED FROM t
+SELECT a FROM t WHERE a > SOME (SELECT 1) AND a BETWEEN SYMMETRIC 5 AND 1 ORDER BY a USING >, b DESC NULLS LAST FETCH NEXT ROW ONLY
+SELECT COLLATION FOR (b), b COLLATE "C" < 'x' FROM t
+ WITH RECURSIVE g(a, p) AS (SELECT 1, ARRAY[1] UNION ALL SELECT a + 1, p || a FROM g WHERE a < 3) SEARCH DEPTH FIRST BY a SET o CYCLE a SET c USING q SELECT * FROM g
 EXPLAIN SELECT 1
 EXPLAIN (ANALYZE) SELECT 1
 EXPLAIN ANALYZE VERBOSE SELECT count(*) FROM t
-EXPLAIN (COSTS off, ANALYZE off) UPDATE t SET a = 1
-EXPLAIN (ANALYZE false) DELETE FROM t
-EXPLAIN INSERT INTO t (a) VALUES (1)
-EXPLAIN VERBOSE SELECT * FROM t FOR UPDATE
 EXPLAIN (SELECT 1)
-EXPLAIN (FORMAT json) SELECT nextval('seq')
+EXPLAIN (ANALYZE off) SELECT 1
+EXPLAIN (FORMAT json) SELECT lower(b) FROM t
 EXPLAIN (VERBOSE) WITH x AS (SELECT 1) SELECT * FROM x
 SHOW search_path
 SHOW TIME ZONE
