@@ -37,7 +37,6 @@ _STATES = {
     "restoring": "preparing",
     "stalled": "running",
     "active": "running",
-    "virtual": "in_transaction",
 }
 _IDLE_STATUS = ord("I")
 
