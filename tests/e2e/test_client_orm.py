@@ -201,6 +201,11 @@ async def test_sqlalchemy_undoes_what_it_wrote(engine: AsyncEngine) -> None:
 async def test_sqlalchemy_that_idles_in_a_transaction_holds_no_backend(
     engine: AsyncEngine, late_cluster: Cluster
 ) -> None:
+    async def by_a_replica() -> bool:
+        async with AsyncSession(engine) as session:
+            return (await session.execute(text(MEMBER))).scalar_one() in REPLICAS
+
+    await wait_for_async(by_a_replica, 10, "replicas have replayed what other tests have written")
     async with AsyncExitStack() as stack:
         began = time.monotonic()
         for _ in range(APPLICATIONS):
