@@ -97,6 +97,9 @@ def _explain(statement: Statement) -> Intent:
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
         return _plain(finding.need, finding.reason)
+    if finding.hazardous and finding.level is not Level.READ:
+        # The planner of a replica refuses an unlogged table.
+        return _plain(Need.NEUTRAL, finding.reason)
     return _plain(Need.READ, f"EXPLAIN {first.decode().upper()} without ANALYZE runs nothing")
 
 

@@ -1,15 +1,15 @@
 """What a query does, as far as its text can prove it: the functions it calls, its operators, relations and locks.
 
 Nothing here parses. `examine` looks for everything that could make a query more than a read; what it does not know
-counts against the query. What the text cannot show (a view over a volatile function, a cast, a domain or an overload
-of a built-in name that a user has defined) is not seen here.
+counts against the query. What the text does not show (a view over a volatile function, a cast, a domain or an overload
+of a built-in name that a user has defined) is what the catalogue is asked for: its hazards.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from pgamb.routing.catalog import Catalog, Effect
@@ -37,6 +37,7 @@ class Finding:
     pins: Pin = NO_PIN
     unpins: Pin = NO_PIN
     called: list[str] = field(default_factory=list)
+    hazardous: bool = False
 
     def raise_to(self, level: Level, reason: str) -> None:
         """Keep the strongest level, and the first reason for it."""
@@ -50,7 +51,7 @@ class Finding:
         if self.level is Level.READ:
             need = self.need | Need.READ if self.need else Need.READ
             functions = ", ".join(dict.fromkeys(self.called))
-            reason = f"{command} with built-in functions only: {functions}" if functions else f"{command}, no functions"
+            reason = f"{command} with harmless functions only: {functions}" if functions else f"{command}, no functions"
             return Intent(need, NO_PIN, NO_PIN, reason)
         need = self.need | Need.NEUTRAL if self.level is Level.PRIMARY else self.need
         return Intent(need, self.pins, self.unpins & ~self.pins, self.reason)
@@ -134,10 +135,14 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
     finding = Finding()
     distinct = set(words)
     if not distinct.isdisjoint(_SUSPECTS):
-        _examine_keywords(words, distinct, finding)
+        _examine_keywords(words, distinct, catalog, finding)
         distinct.discard(JUNK)
+    if catalog.thorough or not distinct.isdisjoint(catalog.suspects):
+        for hazard in catalog.hazards(tokens, words):
+            finding.hazardous = True
+            _note_effect(hazard.effect, "", (), finding, hazard.reason)
     if _ODD_OPERATOR.search(text):
-        _examine_operators(distinct, finding)
+        _examine_operators(distinct, catalog, finding)
     if _NOTABLE_NAME.search(text) or b'u&"' in text:
         _examine_names(tokens, words, finding)
     if _MAYBE_TIME.search(text) and any(is_literal(word) and _TIME_WORDS.search(word) for word in distinct):
@@ -146,7 +151,7 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
     return finding
 
 
-def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding) -> None:
+def _examine_keywords(words: list[bytes], distinct: set[bytes], catalog: Catalog, finding: Finding) -> None:
     if JUNK in distinct:
         finding.raise_to(Level.UNKNOWN, "cannot be read: something in it is not SQL")
     if not distinct.isdisjoint(_TIME_KEYWORDS):
@@ -161,22 +166,27 @@ def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding
             if word == b"into" and any(b"temp" in later for later in words[index + 1 : index + 6]):
                 finding.pins |= Pin.TEMPORARY
         elif word == b"operator" and following == b"(":
-            _examine_qualified_operator(words[index + 2 : index + 6], finding)
+            _examine_qualified_operator(words[index + 2 : index + 6], catalog, finding)
 
 
-def _examine_qualified_operator(words: list[bytes], finding: Finding) -> None:
-    if list(words[:2]) == [b"pg_catalog", b"."]:
+def _examine_qualified_operator(words: list[bytes], catalog: Catalog, finding: Finding) -> None:
+    known: Set[bytes] = _KNOWN_OPERATORS
+    if words[1:2] == [b"."]:
+        known = known if words[0] == b"pg_catalog" else catalog.operators
         words = words[2:]
-    if len(words) < 2 or words[1] != b")" or words[0] not in _KNOWN_OPERATORS:
+    if len(words) < 2 or words[1] != b")" or (words[0] not in known and words[0] not in catalog.operators):
         finding.raise_to(Level.UNKNOWN, "an operator is not one of PostgreSQL's own")
         finding.need |= Need.SETTINGS
 
 
-def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
+def _examine_operators(distinct: set[bytes], catalog: Catalog, finding: Finding) -> None:
     for word in distinct:
-        if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS:
+        if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS and word not in catalog.operators:
             # "=-1" is "=" and "-": only an operator with one of these characters may end in a sign.
-            if not _STICKY_OPERATOR.search(word) and word.rstrip(b"+-") in _OPERATORS_OR_NOTHING:
+            unsigned = word.rstrip(b"+-")
+            if not _STICKY_OPERATOR.search(word) and (
+                unsigned in _OPERATORS_OR_NOTHING or unsigned in catalog.operators
+            ):
                 continue
             finding.raise_to(Level.UNKNOWN, f"operator {word.decode()} is not one of PostgreSQL's own")
             finding.need |= Need.SETTINGS
@@ -226,12 +236,14 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
                 column_lists = find_column_lists(words)
             if index - 1 in column_lists:
                 continue
-        _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index : index + 2], finding)
+        why = "" if effect is Effect.HARMLESS or name is None else catalog.evidence(schema, name)
+        called = name if schema is None else f"{schema}.{name}"
+        _note_effect(effect, called, tokens[index : index + 4], finding, why)
 
 
 def _is_name(word: bytes) -> bool:
     """Tell a word, a dotted name or a quoted identifier from literals and punctuation."""
-    return word[-1:] == b'"' or (word[-1:] not in (b"'", b"$") and word[:1] in _NAME_STARTS)
+    return word[-1:] == b'"' or (word[-1:] != b"'" and word[:1] in _NAME_STARTS)
 
 
 def _called(tokens: Sequence[bytes], parenthesis: int) -> tuple[str | None, str | None]:
@@ -247,42 +259,45 @@ def _called(tokens: Sequence[bytes], parenthesis: int) -> tuple[str | None, str 
     return (names[0] or "?", names[1]) if len(names) == 2 else (None, names[0])
 
 
-def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], finding: Finding) -> None:
+def _note_effect(effect: Effect, name: str | None, arguments: Sequence[bytes], finding: Finding, why: str) -> None:
+    """Note what a call does, or (without a name) a hazard; `why` replaces the reason that the effect has by itself."""
     if effect is Effect.ASKS_SETTING:
         effect = _effect_of_current_setting(arguments)
     match effect:
-        case Effect.HARMLESS:
-            finding.called.append(name or "?")
-        case Effect.TRANSACTION_TIME:
-            finding.called.append(name or "?")
-            finding.need |= Need.TRANSACTION_TIME
+        case Effect.HARMLESS | Effect.TRANSACTION_TIME:
+            if name != "":
+                finding.called.append(name or "?")
+            if effect is Effect.TRANSACTION_TIME:
+                finding.need |= Need.TRANSACTION_TIME
         case Effect.PRIMARY | Effect.ASKS_SETTING:
-            finding.raise_to(Level.PRIMARY, f"{name}() is asked of the primary")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() is asked of the primary")
         case Effect.SEQUENCE:
-            finding.raise_to(Level.PRIMARY, f"{name}() tells what this session got from a sequence")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() tells what this session got from a sequence")
             finding.need |= Need.SEQUENCE
         case Effect.ADVISORY_LOCK:
-            finding.raise_to(Level.PRIMARY, f"{name}() takes a lock that the session keeps")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() takes a lock that the session keeps")
             finding.pins |= Pin.ADVISORY_LOCK
         case Effect.ADVISORY_UNLOCK_ALL:
-            finding.raise_to(Level.PRIMARY, f"{name}() gives up the session's locks")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() gives up the session's locks")
             finding.unpins |= Pin.ADVISORY_LOCK
         case Effect.SETTING:
-            finding.raise_to(Level.PRIMARY, f"{name}() changes a parameter")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() changes a parameter")
             finding.need |= Need.SETTINGS
         case Effect.SEED:
-            finding.raise_to(Level.PRIMARY, f"{name}() leaves its seed in the backend")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() leaves its seed in the backend")
             finding.pins |= Pin.OTHER
         case Effect.WRITES:
-            finding.raise_to(Level.WRITES, f"function {name} is volatile")
+            finding.raise_to(Level.WRITES, why or f"function {name} is volatile")
         case Effect.UNKNOWN:
-            finding.raise_to(Level.UNKNOWN, f"function {name} is not known to be free of side effects")
+            finding.raise_to(Level.UNKNOWN, why or f"function {name} is not known to be free of side effects")
             finding.need |= Need.SETTINGS
 
 
 def _effect_of_current_setting(arguments: Sequence[bytes]) -> Effect:
     literal = arguments[0] if arguments else b""
-    plain = literal[:1] == b"'" and literal[-1:] == b"'" and arguments[1:2] in ([b")"], [b","])
+    # As PostgreSQL prints it in a definition: 'name'::text.
+    behind = arguments[3:4] if arguments[1:3] == [b"::", b"text"] else arguments[1:2]
+    plain = literal[:1] == b"'" and literal[-1:] == b"'" and behind in ([b")"], [b","])
     if plain and literal[1:-1].decode(errors="replace").lower() not in SERVER_PARAMETERS:
         return Effect.HARMLESS
     return Effect.PRIMARY
