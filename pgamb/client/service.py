@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 
 from pgamb.client.authenticator import Authenticator
 from pgamb.client.cancel import Canceller
+from pgamb.client.catalogue_reader import CatalogueReader
 from pgamb.client.catalogues import Catalogues
 from pgamb.client.listener import Listener, raise_descriptor_limit
 from pgamb.client.login import LoginDesk
@@ -52,12 +53,12 @@ class Service:
         self.reactor = Reactor(asyncio.get_running_loop(), self._source_failed)
         opener = Opener(options)
         self._authenticator = Authenticator(options)
-        self._catalogues = Catalogues()
+        asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
+        self._catalogues = Catalogues(CatalogueReader(opener, asker, self._authenticator.credentials))
         self.pools = Pools(
             options, self.reactor, opener, self._authenticator.credentials, self._spawn, self._catalogues.statements
         )
-        self._occupancy = Occupancy(self.pools.pools)
-        asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
+        self._occupancy = Occupancy(self.pools.pools, entered=self._catalogues.entered)
         self._prober = MemberProber(opener, asker)
         self._registry: Registry = open_registry(
             options.registry,
@@ -125,6 +126,7 @@ class Service:
         self._spawn(Patience(self._options, self.pools).tick_forever())
         self._spawn(self._occupancy.sweep_forever())
         self._spawn(self._positions.tick_forever())
+        self._spawn(self._catalogues.keep_forever(self.pools.welcomers, self._occupancy.is_present))
         if self._status is not None:
             await self._status.start(self._observer(where))
         self._listener.start()
