@@ -58,13 +58,8 @@ class Catalog(Protocol):
     def operators(self) -> Set[bytes]:
         """The operators of users and extensions that are harmless."""
 
-    @property
-    def suspects(self) -> Set[bytes]:
-        """Words, as the lexer gives them in lower case: a query without any of them has no hazard..."""
-
-    @property
-    def thorough(self) -> bool:
-        """... unless this is true: then only `hazards` can tell."""
+    def is_suspicious(self, words: Set[bytes], text: bytes) -> bool:
+        """Tell whether a query with these words may have hazards; `text` is as for `query.examine`."""
 
     def function(self, schema: str | None, name: str) -> Effect:
         """Tell the strongest effect of any function of that name; `schema` is None for an unqualified name."""
@@ -167,12 +162,13 @@ class BuiltIn:
     __slots__ = ("_effects", "harmless")
 
     operators: frozenset[bytes] = frozenset()
-    suspects: frozenset[bytes] = frozenset()
-    thorough = False
 
     def __init__(self, server_version: int = 15) -> None:
         self._effects = _effects(server_version)
         self.harmless = frozenset(name.encode() for name, effect in self._effects.items() if effect is Effect.HARMLESS)
+
+    def is_suspicious(self, words: Set[bytes], text: bytes) -> bool:
+        return False
 
     def function(self, schema: str | None, name: str) -> Effect:
         if schema is not None and schema != "pg_catalog":
@@ -198,11 +194,12 @@ class Unread(BuiltIn):
 
     __slots__ = ("_hazard",)
 
-    thorough = True
-
     def __init__(self, why: str = "the catalogue of this database has not been read yet") -> None:
         super().__init__(OLDEST_VERSION)
         self._hazard = Hazard(Effect.PRIMARY, why)
+
+    def is_suspicious(self, words: Set[bytes], text: bytes) -> bool:
+        return True
 
     def hazards(self, tokens: Sequence[bytes], words: Sequence[bytes]) -> Iterator[Hazard]:
         """Give one if any relation may be read that is not one of PostgreSQL's own, named with its schema."""

@@ -22,16 +22,16 @@ def is_plain(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
-def is_elusive(name: str) -> bool:
-    """Tell whether SQL may spell a name otherwise than `spellings` does.
-
-    Characters outside ASCII are other bytes in another client encoding, and long identifiers are cut by PostgreSQL.
-    """
-    return not name.isascii() or len(as_bytes(name)) >= _MAYBE_CUT_BYTES
+def may_be_cut(name: str) -> bool:
+    """Tell whether a longer name in SQL may be this one: PostgreSQL cuts identifiers."""
+    return len(as_bytes(name)) >= _MAYBE_CUT_BYTES
 
 
 def spellings(name: str, schema: str | None = None, database: str | None = None) -> Iterator[bytes]:
-    """Give the words that a statement which names this has at least one of."""
+    """Give the words that a statement which names this has at least one of.
+
+    Two kinds may be spelled otherwise: names outside ASCII, in another client encoding, and those that may be cut.
+    """
     yield b'"' + as_bytes(name.replace('"', '""')).lower() + b'"'
     if not is_plain(name):
         return

@@ -137,7 +137,7 @@ def examine(tokens: Sequence[bytes], words: list[bytes], text: bytes, catalog: C
     if not distinct.isdisjoint(_SUSPECTS):
         _examine_keywords(words, distinct, catalog, finding)
         distinct.discard(JUNK)
-    if catalog.thorough or not distinct.isdisjoint(catalog.suspects):
+    if catalog.is_suspicious(distinct, text):
         for hazard in catalog.hazards(tokens, words):
             finding.hazardous = True
             _note_effect(hazard.effect, "", (), finding, hazard.reason)

@@ -6,12 +6,12 @@ overloaded one as its strongest overload, PostgreSQL's own functions included. `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from pgamb.routing.catalog import BuiltIn, Effect, Hazard
 from pgamb.routing.functions import COLUMN_NAMES
-from pgamb.routing.lexer import identifier
-from pgamb.routing.names import as_bytes, is_elusive, is_plain, spellings
+from pgamb.routing.lexer import NAME_BYTES, identifier
+from pgamb.routing.names import as_bytes, is_plain, may_be_cut, spellings
 
 HARMLESS = Hazard(Effect.HARMLESS, "")
 _HARMLESS_BESIDES = (Effect.HARMLESS, Effect.TRANSACTION_TIME, Effect.PRIMARY, Effect.ASKS_SETTING)
@@ -35,7 +35,7 @@ _WRITTEN_AS: dict[bytes, bytes] = {
     b"~": b"similar",
     b"!~": b"similar",
 }
-_ELUSIVE = "a name that may stand for {}: it is long, or has characters outside ASCII"
+_ELUSIVE = "a name outside ASCII, which may stand for {} in its encoding"
 
 
 def stronger(one: Hazard, other: Hazard) -> Hazard:
@@ -60,8 +60,10 @@ class ServerCatalog:
         self._operators: dict[bytes, Hazard] = {}
         self.harmless: set[bytes] = set(self._built_in.harmless)
         self.operators: set[bytes] = set()
-        self.suspects: set[bytes] = set()
-        self.thorough = False
+        self._suspects: set[bytes] = set()
+        self._attribute_words: set[bytes] = set()
+        self._has_long = False
+        self._has_foreign = False
 
     def __eq__(self, other: object) -> bool:
         """Tell whether both would give the same answers."""
@@ -80,6 +82,17 @@ class ServerCatalog:
         )
 
     # As Catalog.
+
+    def is_suspicious(self, words: Set[bytes], text: bytes) -> bool:
+        if not words.isdisjoint(self._suspects):
+            return True
+        if self._attribute_words and not self._attribute_words.isdisjoint(
+            word.rpartition(b".")[2] for word in words if b"." in word
+        ):
+            return True
+        if self._has_foreign and not text.isascii():
+            return True
+        return self._has_long and any(len(word) > NAME_BYTES for word in words)
 
     def function(self, schema: str | None, name: str) -> Effect:
         return self.call(schema, name).effect
@@ -130,7 +143,7 @@ class ServerCatalog:
         if spelled is not None:
             for operator in spelled:
                 yield from self._hazards_of_operator(operator)
-        if self.thorough and not last.isascii():
+        if self._has_foreign and not last.isascii():
             # In another client encoding it may be any of them.
             for other, homes in self._relations.items():
                 if not other.isascii():
@@ -166,7 +179,8 @@ class ServerCatalog:
             return set()
         if attribute:
             self._attributes[name] = stronger(self._attributes.get(name, HARMLESS), hazard)
-            self.thorough = True
+            self._attribute_words.add(as_bytes(name))
+            self._suspects.update(spellings(name))
         if as_bytes(name) in COLUMN_NAMES:
             # In front of a parenthesis it is a keyword: its overload would go unseen.
             self._suspect(name, None, hazard)
@@ -185,8 +199,9 @@ class ServerCatalog:
             return set()
         homes[schema] = hazard
         words = set(spellings(name, schema, self._database))
-        self.suspects |= words
-        self.thorough |= is_elusive(name)
+        self._suspects |= words
+        self._has_long |= may_be_cut(name)
+        self._has_foreign |= not name.isascii()
         return words
 
     def add_operator(self, operator: bytes, hazard: Hazard) -> set[bytes]:
@@ -200,7 +215,7 @@ class ServerCatalog:
         if self._operators[operator] is known:
             return set()
         words = {operator + signs for signs in _SIGNS} | set(_WRITTEN_AS.get(operator, b"").split())
-        self.suspects |= words
+        self._suspects |= words
         return words
 
 
