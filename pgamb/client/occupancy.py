@@ -22,8 +22,16 @@ STEP_S = 0.2
 class Occupancy:
     """Counts applications by database, and closes the idle backends of a database without any."""
 
-    def __init__(self, pools: Callable[[], Iterable[Pool]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        pools: Callable[[], Iterable[Pool]],
+        *,
+        entered: Callable[[str], object] = lambda database: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`entered` is told of a database that has its first application, or its first one again."""
         self._pools = pools
+        self._entered = entered
         self._clock = clock
         self._present: Counter[str] = Counter()
         self._deserted: dict[str, float] = {}
@@ -32,6 +40,12 @@ class Occupancy:
         """An application has connected."""
         self._present[database] += 1
         self._deserted.pop(database, None)
+        if self._present[database] == 1:
+            self._entered(database)
+
+    def is_present(self, database: str) -> bool:
+        """Tell whether an application is connected to a database."""
+        return database in self._present
 
     def leave(self, database: str) -> None:
         """An application has disconnected."""

@@ -46,7 +46,7 @@ class Pools:
         opener: Opener,
         credentials: Mapping[str, Credentials],
         spawn: Callable[..., object],
-        statements: Callable[[str], Statements],
+        statements: Callable[[str, str], Statements],
     ) -> None:
         self._options = options
         self._reactor = reactor
@@ -69,7 +69,7 @@ class Pools:
         key = (database, user)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(database, user, self._statements(database))
+            group = self._groups[key] = Group(database, user, self._statements(database, user))
             self._assign(group)
         return group
 

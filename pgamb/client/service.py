@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 
 from pgamb.client.authenticator import Authenticator
 from pgamb.client.cancel import Canceller
+from pgamb.client.catalogue_reader import CatalogueReader
 from pgamb.client.catalogues import Catalogues
 from pgamb.client.listener import Listener, raise_descriptor_limit
 from pgamb.client.login import LoginDesk
@@ -30,6 +31,7 @@ from pgamb.registry.source import Registry, StaticSource, open_registry, parse_r
 from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.reactor import Reactor, Source
+from pgamb.relay.statement import Plan
 from pgamb.session.parameters import ParameterSets
 
 log = logging.getLogger(__name__)
@@ -52,12 +54,12 @@ class Service:
         self.reactor = Reactor(asyncio.get_running_loop(), self._source_failed)
         opener = Opener(options)
         self._authenticator = Authenticator(options)
-        self._catalogues = Catalogues()
+        asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
+        self._catalogues = Catalogues(CatalogueReader(opener, asker, self._authenticator.credentials))
         self.pools = Pools(
             options, self.reactor, opener, self._authenticator.credentials, self._spawn, self._catalogues.statements
         )
-        self._occupancy = Occupancy(self.pools.pools)
-        asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
+        self._occupancy = Occupancy(self.pools.pools, entered=self._catalogues.entered)
         self._prober = MemberProber(opener, asker)
         self._registry: Registry = open_registry(
             options.registry,
@@ -85,6 +87,8 @@ class Service:
             prepared_limit=options.prepared_statements,
             on_frontend_closed=self._frontend_closed,
             lazy=options.transactions == "lazy",
+            on_repeated=self._repeated,
+            on_changed=self._catalogues.changed,
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
@@ -125,6 +129,7 @@ class Service:
         self._spawn(Patience(self._options, self.pools).tick_forever())
         self._spawn(self._occupancy.sweep_forever())
         self._spawn(self._positions.tick_forever())
+        self._spawn(self._catalogues.keep_forever(self.pools.welcomers, self._occupancy.is_present))
         if self._status is not None:
             await self._status.start(self._observer(where))
         self._listener.start()
@@ -257,6 +262,20 @@ class Service:
             source.close(failure)
         elif isinstance(source, Backend):
             source.fail(failure)
+
+    def _repeated(self, frontend: Frontend, plan: Plan | None) -> None:
+        """A read is asked again elsewhere; `plan` is that of one that no replica will be asked for any more."""
+        if plan is not None:
+            log.info(
+                "read.refused",
+                extra={
+                    "kv": {
+                        "database": frontend.group.database,
+                        "seemed": plan.intent.reason,
+                        "from_now_on": "it goes to the primary",
+                    }
+                },
+            )
 
     def _frontend_closed(self, frontend: Frontend) -> None:
         """An application has left; nothing of it stays."""

@@ -31,6 +31,7 @@ cdef class Relay:
     cdef readonly bint lazy                 # transactions begin when they have to
     cdef readonly Freshness freshness
     cdef object on_frontend_closed          # called as (frontend)
+    cdef object on_changed                  # called as (database, command tag) after DDL, when others can see it
     cdef object on_repeated                 # called as (frontend, plan or None)
     cdef unsigned long long[REASONS] counts
     cdef readonly unsigned long long refusals   # reads asked again because a replica refused them
@@ -66,6 +67,7 @@ cdef class Frontend(Speaker):
     cdef Position read_at                   # the replica that it read from last, None: the primary, or nobody
     cdef unsigned long long read_moment     # ... the moment by which it had seen that
     cdef unsigned long long read_epoch
+    cdef list changes                       # command tags of DDL that has not been committed; None, most often
     cdef bint unsettled                     # what was sent may have written, and has not been committed
     cdef bint parked                        # `freshness` will call
     cdef bint impatient                     # it has been parked long enough
@@ -110,6 +112,8 @@ cdef class Frontend(Speaker):
     cdef bint _knows_floor(self) except -1
     cdef int _saw(self, Backend backend) except -1
     cdef int on_fresher(self, bint last) except -1
+    cdef int _note_change(self, const char* tag, size_t size) except -1
+    cdef int _tell_changes(self) except -1
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1
     cdef int _lend(self) except -1
     cdef bint may_begin(self) noexcept

@@ -20,6 +20,7 @@ class Relay:
         on_frontend_closed: Callable[[Frontend], object],
         lazy: bool = True,
         on_repeated: Callable[[Frontend, Plan | None], object] | None = None,
+        on_changed: Callable[[str, bytes], object] | None = None,
     ) -> None: ...
     @property
     def frontends(self) -> dict[int, Frontend]: ...

@@ -18,7 +18,7 @@ A unit is routed when it begins and nothing is attached. What follows while repl
 backend, unless that is a replica and the new unit is not a proven read: then it waits (STALLED) for its turn.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp
 
@@ -86,6 +86,9 @@ cdef int PIN_FAST_PATH = int(Pin.OTHER)
 cdef int PIN_SESSION_MODE = 1 << 30
 cdef int PIN_SEQUENCES = 1 << 29
 cdef int PIN_PARAMETER = int(Pin.PARAMETER)
+cdef int PIN_TEMPORARY = int(Pin.TEMPORARY)
+# The beginnings of command tags after which a database's catalogue may be another one (routing.ddl knows which).
+cdef tuple CHANGES = (b"CREATE ", b"ALTER ", b"DROP ", b"IMPORT ", b"DO", b"CALL")
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -129,7 +132,7 @@ cdef class Relay:
 
     def __init__(
         self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
-        bint lazy=True, on_repeated=None,
+        bint lazy=True, on_repeated=None, on_changed=None,
     ):
         self.parameter_sets = parameter_sets
         self.freshness = freshness
@@ -137,6 +140,7 @@ cdef class Relay:
         self.prepared_limit = prepared_limit
         self.on_frontend_closed = on_frontend_closed
         self.on_repeated = on_repeated
+        self.on_changed = on_changed
         self.lazy = lazy and not session_mode
         self.frontends = {}
 
@@ -947,6 +951,8 @@ cdef class Frontend(Speaker):
         if self.unsettled:
             freshness.committed()
             self.unsettled = backend.replies.count > 0
+            if self.changes is not None:
+                self._tell_changes()
         return 0
 
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1:
@@ -1084,6 +1090,32 @@ cdef class Frontend(Speaker):
             self.relay.freshness.committed()
         elif self._changes_shapes(tag, size):
             self.group.statements.renew()
+        if self.unsettled and memchr(b"CADIS", <uint8_t> tag[0], 5) != NULL:
+            self._note_change(tag, size)
+        return 0
+
+    cdef int _note_change(self, const char* tag, size_t size) except -1:
+        """Remember what may have changed the database's catalogue until others can see it."""
+        cdef bytes words = PyBytes_FromStringAndSize(tag, size)
+        if words.startswith(b"SELECT ") and self.plan is not None and self.plan.creates:
+            words = b"CREATE TABLE AS"
+        if not words.startswith(CHANGES) or (
+            self.plan is not None and self.plan.pins & PIN_TEMPORARY and words.startswith(b"CREATE")
+        ):
+            return 0
+        if self.changes is None:
+            self.changes = []
+        if words not in self.changes:
+            self.changes.append(words)
+        return 0
+
+    cdef int _tell_changes(self) except -1:
+        cdef list changes = self.changes
+        cdef bytes tag
+        self.changes = None
+        if self.relay.on_changed is not None:
+            for tag in changes:
+                self.relay.on_changed(self.group.database, tag)
         return 0
 
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept:

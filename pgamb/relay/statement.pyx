@@ -56,6 +56,7 @@ cdef class Plan:
         self.command = control_of(sql) if self.need & CONTROL and not self.need & MULTIPLE else NO_CONTROL
         self.control = int(self.command.kind)
         self.wish = int(wish_of_comment(sql))
+        self.creates = intent.reason.startswith("CREATE")
         self.shows = self.need & SHOW and intent.name in SHOWN
         wrong = refusal(intent, sql)
         self.substitute = in_quotes(intent, sql) if wrong is None else raising(*wrong)

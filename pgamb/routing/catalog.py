@@ -1,13 +1,17 @@
-"""What a call of a function does, as far as routing must know.
+"""What a call of a function does, and what the mention of a name means, as far as routing must know.
 
-`BuiltIn` knows PostgreSQL's own functions only; a catalogue read from a server can stand in its place. Unknown is an
+`BuiltIn` knows PostgreSQL's own functions only, and takes every relation for a plain table. `Unread` stands for a
+database of which no more is known yet; a `server_catalog.ServerCatalog` knows what one database has. Unknown is an
 answer, and the safe one.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Protocol
+
+import msgspec
 
 from pgamb.routing.functions import NON_VOLATILE, VOLATILE
 
@@ -38,15 +42,35 @@ class Effect(enum.Enum):
     """May do anything, to the session too."""
 
 
-class Catalog(Protocol):
-    """Knows what calls do."""
+class Hazard(msgspec.Struct, frozen=True):
+    """Why a query that mentions something is more than a read, or reads the time of its transaction."""
 
-    harmless: frozenset[bytes]
-    """The names in lower case for which `function(None, name)` says HARMLESS: asked first, because it is quicker."""
+    effect: Effect
+    reason: str
+
+
+class Catalog(Protocol):
+    """Knows what calls do, and which names make a query more than a read."""
+
+    @property
+    def harmless(self) -> Set[bytes]:
+        """The names in lower case for which `function(None, name)` says HARMLESS: asked first, as that is quicker."""
+
+    @property
+    def operators(self) -> Set[bytes]:
+        """The operators of users and extensions that are harmless."""
+
+    def is_suspicious(self, words: Set[bytes]) -> bool:
+        """Tell whether a query with these words may have hazards."""
 
     def function(self, schema: str | None, name: str) -> Effect:
         """Tell the strongest effect of any function of that name; `schema` is None for an unqualified name."""
-        ...
+
+    def evidence(self, schema: str | None, name: str) -> str:
+        """Say why `function` gives its answer; empty where nothing more is known."""
+
+    def hazards(self, tokens: Sequence[bytes], words: Sequence[bytes]) -> Iterable[Hazard]:
+        """Find what a query mentions that makes it more than a read; `words` are its tokens in lower case."""
 
 
 # Volatile by declaration only: they change nothing, and their answer does not depend on the server.
@@ -114,6 +138,10 @@ _ADDED: dict[int, list[bytes]] = {
 }
 
 
+OLDEST_VERSION = 13
+"""The oldest major version that is known here."""
+
+
 def _effects(server_version: int) -> dict[str, Effect]:
     effects = dict.fromkeys(NON_VOLATILE, Effect.HARMLESS) | dict.fromkeys(VOLATILE, Effect.WRITES)
     for version, names in _ADDED.items():
@@ -151,14 +179,62 @@ class BuiltIn:
 
     __slots__ = ("_effects", "harmless")
 
+    operators: frozenset[bytes] = frozenset()
+
     def __init__(self, server_version: int = 15) -> None:
         self._effects = _effects(server_version)
         self.harmless = frozenset(name.encode() for name, effect in self._effects.items() if effect is Effect.HARMLESS)
+
+    def is_suspicious(self, words: Set[bytes]) -> bool:
+        return False
 
     def function(self, schema: str | None, name: str) -> Effect:
         if schema is not None and schema != "pg_catalog":
             return Effect.UNKNOWN
         return self._effects.get(name, Effect.UNKNOWN)
 
+    def evidence(self, schema: str | None, name: str) -> str:
+        return ""
+
+    def hazards(self, tokens: Sequence[bytes], words: Sequence[bytes]) -> Iterable[Hazard]:
+        return ()
+
 
 BUILT_IN = BuiltIn()
+
+_SYSTEM_SCHEMAS = (b"pg_catalog.", b"information_schema.")
+_RELATION_FOLLOWS = frozenset(b"from join table".split())
+_QUERY_STARTS = frozenset(b"select values with ( table explain".split())
+
+
+class Unread(BuiltIn):
+    """Stands for a database whose catalogue has not been read: any relation of it may be a view that writes."""
+
+    __slots__ = ("_hazard",)
+
+    def __init__(self, why: str = "the catalogue of this database has not been read yet") -> None:
+        super().__init__(OLDEST_VERSION)
+        self._hazard = Hazard(Effect.PRIMARY, why)
+
+    def is_suspicious(self, words: Set[bytes]) -> bool:
+        return True
+
+    def hazards(self, tokens: Sequence[bytes], words: Sequence[bytes]) -> Iterator[Hazard]:
+        """Give one if any relation may be read that is not one of PostgreSQL's own, named with its schema."""
+        # COPY has only the table's name examined.
+        copied = bool(words) and words[0] not in _QUERY_STARTS and not words[0].startswith(_SYSTEM_SCHEMAS)
+        if copied or any(
+            word in _RELATION_FOLLOWS and not _is_system_relation(words, index + 1) for index, word in enumerate(words)
+        ):
+            yield self._hazard
+
+
+def _is_system_relation(words: Sequence[bytes], index: int) -> bool:
+    """Tell whether the one relation that is named here is PostgreSQL's own; of a list, that is not looked for."""
+    if not words[index : index + 1] or not words[index].startswith(_SYSTEM_SCHEMAS):
+        return False
+    index += 1
+    if words[index : index + 1] == [b"as"]:
+        index += 1
+    # With or without an alias.
+    return b"," not in words[index : index + 2] and b"(" not in words[index : index + 2]

@@ -87,6 +87,9 @@ def _explain(statement: Statement) -> Intent:
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
         return _plain(finding.need, finding.reason)
+    if finding.hazardous and finding.level is not Level.READ:
+        # The planner of a replica refuses an unlogged table.
+        return _plain(Need.NEUTRAL, finding.reason)
     if finding.level is Level.WRITES:
         # Planning takes the locks that running it would take.
         return _plain(Need.NEUTRAL, "EXPLAIN of what belongs on the primary")

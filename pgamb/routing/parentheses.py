@@ -91,7 +91,7 @@ def _ends_operand(words: list[bytes], index: int) -> bool:
 
 def is_name(word: bytes) -> bool:
     """Tell a word, a dotted name or a quoted identifier from literals and punctuation."""
-    return word[-1:] == b'"' or (word[-1:] not in (b"'", b"$") and word[:1] in _NAME_STARTS)
+    return word[-1:] == b'"' or (word[-1:] != b"'" and word[:1] in _NAME_STARTS)
 
 
 def find_column_lists(words: list[bytes]) -> set[int]:

@@ -1,15 +1,15 @@
 """What a query does, as far as its text can prove it: the functions it calls, its operators, relations and locks.
 
 Nothing here parses. `examine` looks for everything that could make a query more than a read; what it does not know
-counts against the query. What the text cannot show (a view over a volatile function, a cast, a domain or an overload
-of a built-in name that a user has defined) is not seen here.
+counts against the query. What the text does not show (a view over a volatile function, a cast, a domain or an overload
+of a built-in name that a user has defined) is what the catalogue is asked for: its hazards.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from pgamb.routing.catalog import NOT_HARMLESS, Catalog, Effect
@@ -40,6 +40,7 @@ class Finding:
     pins: Pin = NO_PIN
     unpins: Pin = NO_PIN
     called: list[str] = field(default_factory=list)
+    hazardous: bool = False
 
     def raise_to(self, level: Level, reason: str) -> None:
         """Keep the strongest level, and the first reason for it."""
@@ -53,7 +54,7 @@ class Finding:
         if self.level is Level.READ:
             need = self.need | Need.READ if self.need else Need.READ
             functions = ", ".join(dict.fromkeys(self.called))
-            reason = f"{command} with built-in functions only: {functions}" if functions else f"{command}, no functions"
+            reason = f"{command} with harmless functions only: {functions}" if functions else f"{command}, no functions"
             return Intent(need, NO_PIN, NO_PIN, reason)
         need = self.need | Need.NEUTRAL if self.level is Level.PRIMARY else self.need
         return Intent(need, self.pins, self.unpins & ~self.pins, self.reason)
@@ -100,10 +101,14 @@ def examine(tokens: Sequence[bytes], words: list[bytes], notes: int, catalog: Ca
     finding = Finding()
     distinct = set(words)
     if not distinct.isdisjoint(_SUSPECTS):
-        _examine_keywords(words, distinct, finding)
+        _examine_keywords(words, distinct, catalog, finding)
         distinct.discard(JUNK)
+    if catalog.is_suspicious(distinct):
+        for hazard in catalog.hazards(tokens, words):
+            finding.hazardous = True
+            _note_effect(hazard.effect, "", (), finding, hazard.reason)
     if notes & NOTE_OPERATOR:
-        _examine_operators(distinct, finding)
+        _examine_operators(distinct, catalog, finding)
     if notes & NOTE_NAME and any(map(_is_notable, distinct)):
         _examine_names(tokens, words, catalog, finding)
     if not distinct.isdisjoint(TIME_KEYWORDS) or (notes & NOTE_TIME and looks_at_transaction_time(words, distinct)):
@@ -112,7 +117,7 @@ def examine(tokens: Sequence[bytes], words: list[bytes], notes: int, catalog: Ca
     return finding
 
 
-def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding) -> None:
+def _examine_keywords(words: list[bytes], distinct: set[bytes], catalog: Catalog, finding: Finding) -> None:
     if JUNK in distinct:
         finding.raise_to(Level.UNKNOWN, "cannot be read: something in it is not SQL")
     for index, word in enumerate(words):
@@ -125,22 +130,27 @@ def _examine_keywords(words: list[bytes], distinct: set[bytes], finding: Finding
             if word == b"into" and any(b"temp" in later for later in words[index + 1 : index + 6]):
                 finding.pins |= Pin.TEMPORARY
         elif word == b"operator" and following == b"(":
-            _examine_qualified_operator(words[index + 2 : index + 6], finding)
+            _examine_qualified_operator(words[index + 2 : index + 6], catalog, finding)
 
 
-def _examine_qualified_operator(words: list[bytes], finding: Finding) -> None:
-    if list(words[:2]) == [b"pg_catalog", b"."]:
+def _examine_qualified_operator(words: list[bytes], catalog: Catalog, finding: Finding) -> None:
+    known: Set[bytes] = _KNOWN_OPERATORS
+    if words[1:2] == [b"."]:
+        known = known if words[0] == b"pg_catalog" else catalog.operators
         words = words[2:]
-    if len(words) < 2 or words[1] != b")" or words[0] not in _KNOWN_OPERATORS:
+    if len(words) < 2 or words[1] != b")" or (words[0] not in known and words[0] not in catalog.operators):
         finding.raise_to(Level.UNKNOWN, "an operator is not one of PostgreSQL's own")
         finding.need |= Need.SETTINGS
 
 
-def _examine_operators(distinct: set[bytes], finding: Finding) -> None:
+def _examine_operators(distinct: set[bytes], catalog: Catalog, finding: Finding) -> None:
     for word in distinct:
-        if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS:
+        if word[0] in _OPERATOR_STARTS and word not in _KNOWN_OPERATORS and word not in catalog.operators:
             # "=-1" is "=" and "-": only an operator with one of these characters may end in a sign.
-            if not _STICKY_OPERATOR.search(word) and word.rstrip(b"+-") in _OPERATORS_OR_NOTHING:
+            unsigned = word.rstrip(b"+-")
+            if not _STICKY_OPERATOR.search(word) and (
+                unsigned in _OPERATORS_OR_NOTHING or unsigned in catalog.operators
+            ):
                 continue
             finding.raise_to(Level.UNKNOWN, f"operator {word.decode()} is not one of PostgreSQL's own")
             finding.need |= Need.SETTINGS
@@ -172,7 +182,7 @@ def _examine_names(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog
             function = name.decode(errors="replace")
             effect = catalog.function(None, function)
             if effect not in (Effect.HARMLESS, Effect.UNKNOWN):
-                _note_call(effect, function, [], finding)
+                _note_effect(effect, function, [], finding, "")
 
 
 def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog, finding: Finding) -> None:
@@ -201,7 +211,9 @@ def examine_calls(tokens: Sequence[bytes], words: list[bytes], catalog: Catalog,
                 column_lists = find_column_lists(words)
             if index - 1 in column_lists:
                 continue
-        _note_call(effect, name if schema is None else f"{schema}.{name}", tokens[index : index + 2], finding)
+        why = "" if effect is Effect.HARMLESS or name is None else catalog.evidence(schema, name)
+        called = name if schema is None else f"{schema}.{name}"
+        _note_effect(effect, called, tokens[index : index + 4], finding, why)
 
 
 def _has_two_arguments(words: list[bytes], index: int) -> bool:
@@ -232,46 +244,49 @@ def _called(tokens: Sequence[bytes], parenthesis: int) -> tuple[str | None, str 
     return (names[0] or "?", names[1]) if len(names) == 2 else (None, names[0])
 
 
-def _note_call(effect: Effect, name: str | None, arguments: Sequence[bytes], finding: Finding) -> None:
+def _note_effect(effect: Effect, name: str | None, arguments: Sequence[bytes], finding: Finding, why: str) -> None:
+    """Note what a call does, or (without a name) a hazard; `why` replaces the reason that the effect has by itself."""
     if effect is Effect.ASKS_SETTING:
         effect = _effect_of_current_setting(arguments)
     match effect:
-        case Effect.HARMLESS:
-            finding.called.append(name or "?")
-        case Effect.TRANSACTION_TIME:
-            finding.called.append(name or "?")
-            finding.need |= Need.TRANSACTION_TIME
+        case Effect.HARMLESS | Effect.TRANSACTION_TIME:
+            if name != "":
+                finding.called.append(name or "?")
+            if effect is Effect.TRANSACTION_TIME:
+                finding.need |= Need.TRANSACTION_TIME
         case Effect.PRIMARY | Effect.ASKS_SETTING:
-            finding.raise_to(Level.PRIMARY, f"{name}() is asked of the primary")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() is asked of the primary")
         case Effect.SEQUENCE:
-            finding.raise_to(Level.PRIMARY, f"{name}() tells what this session got from a sequence")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() tells what this session got from a sequence")
             finding.need |= Need.SEQUENCE
         case Effect.ADVISORY_LOCK:
-            finding.raise_to(Level.PRIMARY, f"{name}() takes a lock that the session keeps")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() takes a lock that the session keeps")
             finding.pins |= Pin.ADVISORY_LOCK
         case Effect.ADVISORY_UNLOCK_ALL:
-            finding.raise_to(Level.PRIMARY, f"{name}() gives up the session's locks")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() gives up the session's locks")
             finding.unpins |= Pin.ADVISORY_LOCK
         case Effect.SETTING:
-            finding.raise_to(Level.PRIMARY, f"{name}() changes a parameter")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() changes a parameter")
             finding.need |= Need.SETTINGS
         case Effect.SEED:
-            finding.raise_to(Level.PRIMARY, f"{name}() leaves its seed in the backend")
+            finding.raise_to(Level.PRIMARY, why or f"{name}() leaves its seed in the backend")
             finding.pins |= Pin.OTHER
         case Effect.WRITES:
-            finding.raise_to(Level.WRITES, f"function {name} is volatile")
+            finding.raise_to(Level.WRITES, why or f"function {name} is volatile")
         case Effect.WRITES_AND_STAYS:
             finding.raise_to(Level.WRITES, f"function {name} leaves its state in the backend")
             finding.pins |= Pin.OTHER
         case Effect.UNKNOWN:
-            finding.raise_to(Level.UNKNOWN, f"function {name} is not known to be free of side effects")
+            finding.raise_to(Level.UNKNOWN, why or f"function {name} is not known to be free of side effects")
             finding.need |= Need.SETTINGS
 
 
 def _effect_of_current_setting(arguments: Sequence[bytes]) -> Effect:
     literal = arguments[0] if arguments else b""
+    # As PostgreSQL prints it in a definition: 'name'::text.
+    behind = arguments[3:4] if arguments[1:3] == [b"::", b"text"] else arguments[1:2]
     # One literal, not several that a line break joins.
-    plain = literal[:1] == b"'" and literal.count(b"'") == 2 and arguments[1:2] in ([b")"], [b","])
+    plain = literal[:1] == b"'" and literal.count(b"'") == 2 and behind in ([b")"], [b","])
     if plain and literal[1:-1].decode(errors="replace").lower() not in SERVER_PARAMETERS:
         return Effect.HARMLESS
     return Effect.PRIMARY

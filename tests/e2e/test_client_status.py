@@ -341,7 +341,7 @@ def test_a_real_cluster(cluster: Cluster) -> None:
             cluster.dsn().replace(f":{cluster.client_port}/", f":{port}/"), autocommit=True
         ) as session:
             for _ in range(4):
-                session.execute("SELECT count(*) FROM pg_class")
+                session.execute("SELECT count(*) FROM pg_catalog.pg_class")
             session.execute("CREATE TEMPORARY TABLE kept (n int)")
             seen = page.look()
         assert seen.primary == cluster.primary.name

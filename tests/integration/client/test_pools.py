@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pgamb.client.catalogue_reader import CatalogueReader
 from pgamb.client.catalogues import Catalogues
 from pgamb.client.channel import Channel
 from pgamb.client.opener import Opened, Opener
@@ -117,7 +118,7 @@ async def rig() -> AsyncIterator[Rig]:
     )
     opener = ScriptedOpener()
     options = ClientOptions(registry="static://127.0.0.1:5432")
-    pools = Pools(options, reactor, opener, {}, spawn, Catalogues().statements)
+    pools = Pools(options, reactor, opener, {}, spawn, Catalogues(CatalogueReader(opener, None, {})).statements)
     pools.apply(Topology("db", (PRIMARY,), PrimaryRecord("pg1", 1)))
     spawn(Patience(options, pools).tick_forever())
     with ExitStack() as stack:
