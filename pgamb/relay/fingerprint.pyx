@@ -59,7 +59,7 @@ cdef size_t fingerprint(const char* sql, size_t size, char* into) noexcept nogil
 
     Returns 0 if the text must be its own fingerprint.
     """
-    cdef size_t i = 0, out = 0
+    cdef size_t i = 0, out = 0, start
     cdef unsigned char byte, kind, previous
     while i < size and (sql[i] == b" " or sql[i] == b"\n" or sql[i] == b"\t" or sql[i] == b"\r"):
         i += 1
@@ -81,8 +81,12 @@ cdef size_t fingerprint(const char* sql, size_t size, char* into) noexcept nogil
                 i += 1
             else:
                 into[out] = b"0"
+                start = i
                 while i < size and b"0" <= <unsigned char> sql[i] <= b"9":
                     i += 1
+                if i < size and (i - start > 1 or byte != b"0") and (sql[i] | 0x20) in (b"x", b"o", b"b"):
+                    # 10x1F is no number, and 0x1F would be one.
+                    return 0
             out += 1
             continue
         if byte == b"'":

@@ -79,7 +79,10 @@ def classify(
 
 
 def _split(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Give start and end of each statement that is not empty, the semicolon left out."""
+    """Give start and end of each statement that is not empty, the semicolon left out.
+
+    Only in a CREATE RULE may a semicolon stand within parentheses.
+    """
     start = 0
     depth = 0
     body = 0
@@ -95,7 +98,7 @@ def _split(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
             body += 1
         elif body and word == b"end":
             body -= 1
-        elif word == b";" and depth <= 0 and not body:
+        elif word == b";" and not body and (depth <= 0 or words[start] != b"create"):
             if index > start:
                 yield start, index
             start = index + 1

@@ -47,25 +47,26 @@ class Backend:
         Parameters are NULL; with them, it is the extended protocol.
         """
         if parameters:
-            result = self._connection.exec_params(sql.encode(), [None] * parameters)
+            self._connection.send_query_params(sql.encode(), [None] * parameters)
         else:
-            result = self._connection.exec_(sql.encode())
-        copied: list[list[bytes | None]] = []
-        if result.status == pq.ExecStatus.COPY_OUT:
-            while (data := self._connection.get_copy_data(0))[0] >= 0:
-                copied.append([bytes(data[1])])
-            closing_result = self._connection.get_result()
-            assert closing_result is not None
-            result = closing_result
-            while self._connection.get_result() is not None:
-                pass
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.lookup((result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode())(
-                result.error_message.decode()
-            )
-        return copied or [
-            [result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)
-        ]
+            self._connection.send_query(sql.encode())
+        rows: list[list[bytes | None]] = []
+        error: psycopg.Error | None = None
+        while (result := self._connection.get_result()) is not None:
+            if result.status == pq.ExecStatus.COPY_OUT:
+                rows = []
+                while (data := self._connection.get_copy_data(0))[0] >= 0:
+                    rows.append([bytes(data[1])])
+            elif result.status == pq.ExecStatus.FATAL_ERROR:
+                state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+                error = psycopg.errors.lookup(state)(result.error_message.decode())
+            elif result.ntuples:
+                rows = [
+                    [result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)
+                ]
+        if error is not None:
+            raise error
+        return rows
 
     def close(self) -> None:
         self._connection.finish()

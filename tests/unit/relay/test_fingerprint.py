@@ -84,6 +84,7 @@ def test_values_make_no_difference() -> None:
         (b"SET a = 'x'", b"SET a = 'y'"),
         (b"SELECT 1; SET a = 'x'", b"SELECT 1; SET a = 'y'"),
         (b"SELECT B'1'", b"SELECT B'0'"),
+        (b"SELECT 10x1F", b"SELECT 0x1F"),
         (b"SELECT U&'!0041' UESCAPE '!'", b"SELECT U&'!0042' UESCAPE '!'"),
     ],
 )

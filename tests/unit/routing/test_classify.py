@@ -131,7 +131,18 @@ def test_functions_missing_in_earlier_releases_are_unknown_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", ["SELECT 1\x00; DROP TABLE t", "\x00", "SELECT \x01", "\\d", "SELECT 1 $", "'", "(", ";)("]
+    "sql",
+    [
+        "SELECT 1\x00; DROP TABLE t",
+        "\x00",
+        "SELECT \x01",
+        "\\d",
+        "SELECT 1 $",
+        "'",
+        "(",
+        ";)(",
+        "SELECT (; DROP TABLE t)",
+    ],
 )
 def test_nonsense_is_no_read(sql: str) -> None:
     assert not classify(sql.encode()).need & Need.READ
