@@ -85,11 +85,15 @@ cdef class Block:
         if control == BEGIN and plan.command.plain:
             self.tag = b"START TRANSACTION" if plan.command.start else b"BEGIN"
             return WARNED
-        if control == SET_TRANSACTION and not self.has_read and not self.savepoints:
+        if (control == SET_TRANSACTION or control == BEGIN) and not self.has_read and not self.savepoints:
+            # A second BEGIN sets what it says, for all its warning.
             self.modes.append(sql)
             self._modes(plan.command)
-            self.tag = b"SET"
-            return DONE
+            if control == SET_TRANSACTION:
+                self.tag = b"SET"
+                return DONE
+            self.tag = b"START TRANSACTION" if plan.command.start else b"BEGIN"
+            return WARNED
         return OPEN
 
     cdef list texts(self):

@@ -403,7 +403,7 @@ cdef class Frontend(Speaker):
         if self.backend.skipping:
             return self._drop(size, total)
         if self.block is not None:
-            self._enter(need)
+            self._enter(need, plan is not None and not need & NEED_MULTIPLE)
         if plan is not None and plan.shows:
             self._lend()
         if plan is not None:
@@ -456,7 +456,7 @@ cdef class Frontend(Speaker):
         if self.backend.skipping:
             return self._drop(size, total)
         if self.block is not None:
-            self._enter(0)
+            self._enter(0, True)
         # It may be set_config() or pg_advisory_lock(): whatever it leaves behind, nobody else gets this backend.
         self._note(0, PIN_FAST_PATH, 0, None)
         self.backend.batch_open = False
@@ -577,7 +577,7 @@ cdef class Frontend(Speaker):
         if not self._attach(need, prepared.plan):
             return 0
         if self.block is not None:
-            self._enter(need)
+            self._enter(need, prepared.synced)
         if prepared.binds == 1 and prepared.plan is not None and prepared.plan.shows:
             self._lend()
         self._note(need, prepared.pins, prepared.unpins, prepared.customs)
@@ -652,8 +652,8 @@ cdef class Frontend(Speaker):
         cdef int isolation = self.block.isolation
         return isolation >= LEVEL_REPEATABLE_READ or (isolation == LEVEL_DEFAULT and self.snapshot)
 
-    cdef int _enter(self, int need) except -1:
-        """A unit of a virtual transaction is about to be sent."""
+    cdef int _enter(self, int need, bint single) except -1:
+        """A unit of a virtual transaction is about to be sent; `single`: no part of it can follow the transaction's end."""
         cdef bytes text
         if not self.opening:
             self.shown = b"T"
@@ -664,9 +664,24 @@ cdef class Frontend(Speaker):
         if self.block.has_read and need & NEED_NEUTRAL:
             # PostgreSQL judges some statements by whether a query has run before; this is the shortest one.
             self.backend.inject_query(b"SELECT", 0)
+        if self.block.failed and single:
+            # It changes nothing: the backend is free again when PostgreSQL has spoken.
+            self.visiting = True
+            return 0
         self.block = None
         self.opened = True
         return 0
+
+    cdef int _end_visit(self) except -1:
+        """PostgreSQL has spoken in a failed transaction that is not real: leave no trace of it."""
+        cdef Backend backend = self.backend
+        self.visiting = self.granted = False
+        self.pins &= PIN_SESSION_MODE
+        self.unpins = 0
+        self.unsettled = self.dirty = self.opaque = False
+        self.backend = None
+        self.pool.clean(backend, False)
+        return self._resume()
 
     cdef int _note_answer(self, Plan plan) except -1:
         self.plan = plan
@@ -860,9 +875,7 @@ cdef class Frontend(Speaker):
             floor = max(floor, self.min_lsn)
         else:
             floor = UNKNOWN_LSN
-        self.group.turn += 1
         for i in range(count):
-            # Equal ones take turns.
             pool = <Pool> self.group.replicas[(i + self.group.turn) % count]
             position = pool.position
             if position is None or not position.usable:
@@ -882,6 +895,9 @@ cdef class Frontend(Speaker):
             if floor == UNKNOWN_LSN:
                 freshness.ask(moment)
             self._park(None if floor == UNKNOWN_LSN else least.position, floor)
+        if best is not None:
+            # Equal ones take turns at getting sessions.
+            self.group.turn += 1
         return best
 
     cdef Pool _balanced(self, Pool pool, unsigned long long floor):
@@ -1162,6 +1178,8 @@ cdef class Frontend(Speaker):
         self.pure = True
         if self.state == STALLED:
             self.state = READY
+        if self.visiting:
+            return self._end_visit()
         if self.unpins:
             self.pins &= ~self.unpins | PIN_SESSION_MODE
             self.unpins = 0
@@ -1284,7 +1302,7 @@ cdef class Frontend(Speaker):
         cdef uint8_t state = self.state
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
-        self.granted = self.opened = False
+        self.granted = self.opened = self.visiting = False
         if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING:
             self.state = READY
         if state == SETTLING:

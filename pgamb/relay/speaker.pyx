@@ -154,7 +154,7 @@ cdef class Speaker(Owner):
         return self._drop(size, total)
 
     cdef size_t _peel(self, const char* data, size_t end) except? 0:
-        """Answer what leads a batch if all it does is to control the transaction; return how long that was.
+        """Answer what leads a batch if all it does is to control the transaction, or nothing; return how long that was.
 
         It ends with the first Execute: the rest of the batch is a batch of its own, of the same Sync.
         """
@@ -163,7 +163,7 @@ cdef class Speaker(Owner):
         cdef Statement statement = None, found
         cdef Step step
         cdef uint8_t kind = 0
-        cdef bint bound = False
+        cdef bint bound = False, empty
         cdef bytes name = None
         cdef bytes completions = b""
         while kind != b"E":
@@ -200,12 +200,13 @@ cdef class Speaker(Owner):
                         bound = True
                         completions += b"2\0\0\0\4"
             position += total
-        if not statement.plan.control or statement.types != NO_PARAMETERS:
+        empty = statement.plan.need & NEED_EMPTY and self.block is not None and not self.block.failed
+        if not (statement.plan.control or empty) or statement.types != NO_PARAMETERS:
             return 0
         if position < end and data[position] == b"E":
             # PostgreSQL says that it cannot run twice.
             return 0
-        step = self._control(statement.plan, statement.sql)
+        step = DONE if empty else self._control(statement.plan, statement.sql)
         if step == OPEN:
             return 0
         if name:
@@ -213,7 +214,10 @@ cdef class Speaker(Owner):
         elif name is not None:
             self.prepared.unnamed = statement
         self._add(completions)
-        self._respond(step)
+        if empty:
+            self._add(b"I\0\0\0\4")
+        else:
+            self._respond(step)
         return position
 
     # A transaction that was lost with its backend.

@@ -47,8 +47,15 @@ def fragile(template: PostgresServer) -> Iterator[Cluster]:
             "CREATE UNLOGGED TABLE fleeting AS SELECT 5 AS value",
             "CREATE VIEW looks_harmless AS SELECT nextval('serial') AS value",
             function("honest() RETURNS text STABLE LANGUAGE sql", "SELECT current_setting('cluster_name')"),
-            function("counts() RETURNS bigint STABLE LANGUAGE plpgsql", "BEGIN RETURN nextval('serial'); END"),
-            function("counts_too() RETURNS bigint STABLE LANGUAGE sql", "SELECT nextval('serial')"),
+            # What they do cannot be seen in their bodies.
+            function(
+                "counts() RETURNS bigint STABLE LANGUAGE plpgsql",
+                "DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || 'val(''serial'')' INTO n; RETURN n; END",
+            ),
+            function(
+                "counts_too() RETURNS bigint STABLE LANGUAGE plpgsql",
+                "DECLARE n bigint; BEGIN EXECUTE format('SELECT %sval(''serial'')', 'next') INTO n; RETURN n; END",
+            ),
             function(
                 "swallows() RETURNS bigint STABLE LANGUAGE plpgsql",
                 "BEGIN RETURN nextval('serial'); EXCEPTION WHEN read_only_sql_transaction THEN RETURN -1; END",
