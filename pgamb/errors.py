@@ -53,6 +53,10 @@ class InvalidByteSequence(PgambError):
     sqlstate = "22021"
 
 
+class InvalidParameterValue(PgambError):
+    sqlstate = "22023"
+
+
 class InvalidCommandLineOption(PgambError):
     """The startup parameter `options` holds something that is no setting."""
 

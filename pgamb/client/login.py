@@ -37,6 +37,7 @@ from pgamb.errors import (
 from pgamb.registry.model import Address, Member, Role
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.reactor import Reactor
+from pgamb.session.wish import wish_of_startup
 from pgamb.wire import messages
 from pgamb.wire.startup import (
     CancelRequest,
@@ -162,6 +163,7 @@ class LoginDesk:
             await channel.send(messages.negotiate_protocol_version(first.negotiated_minor, first.unknown_options))
         startup = dict(first.parameters)
         user, database = startup.pop("user"), startup.pop("database")
+        database, startup = wish_of_startup(database, startup)
         if startup.pop("replication", "false").lower() not in ("false", "off", "no", "0", "f", "n"):
             raise FeatureNotSupported(
                 "pgamb does not carry replication connections yet", hint="Connect to the server itself."

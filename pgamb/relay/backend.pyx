@@ -407,10 +407,14 @@ cdef class Backend(Stream):
             if total < 5 or total > WHOLE_BYTES or kind == b"Z":
                 decided = True
                 break
-            if kind != b"E" and memchr(before_rows, kind, 6) == NULL:
+            if kind != b"E" and kind != b"N" and memchr(before_rows, kind, 6) == NULL:
                 decided = True
             if total > size - position:
                 break
+            if kind == b"N":
+                # A server that is killed says so in a warning: those are its last words, and no part of an answer.
+                state = _sqlstate(data + position + 5, total - 5)
+                decided = decided or state is None or not state.startswith(b"57P0")
             if kind == b"E":
                 state = _sqlstate(data + position + 5, total - 5)
                 if state is not None and self.owner.on_refused(self, state):

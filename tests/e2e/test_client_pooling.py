@@ -36,9 +36,14 @@ async def application(ambassador: Ambassador) -> Application:
     return await Application.connect(ambassador.port, Credentials(password=password), user="postgres")
 
 
+# What makes a transaction real, so that it has a backend.
+HOLD = "SELECT pg_backend_pid()"
+
+
 async def test_who_waits_too_long_is_told_what_to_do(single: Ambassador) -> None:
     holder, waiter = await application(single), await application(single)
     assert (await holder.query("BEGIN")).status == b"T"
+    await holder.query(HOLD)
     refused = [await waiter.query("SELECT 'simple'"), await waiter.run("SELECT 'extended'")]
     for answer in refused:
         assert answer.sqlstate == "53300", answer
@@ -63,6 +68,7 @@ async def test_who_waits_too_long_is_told_what_to_do(single: Ambassador) -> None
 async def test_a_waiting_statement_is_cancelled_at_once(single: Ambassador) -> None:
     holder, waiter = await application(single), await application(single)
     await holder.query("BEGIN")
+    await holder.query(HOLD)
     for request in (messages.query("SELECT 1"), messages.parse("", "SELECT 1") + messages.sync()):
         waiter.say(request)
         heard = asyncio.create_task(waiter.answer())
@@ -84,6 +90,7 @@ async def test_first_come_first_served(postgres: PostgresServer) -> None:
         postgres.query("DROP SEQUENCE IF EXISTS turn; ")
         postgres.query("CREATE SEQUENCE turn")
         await holder.query("BEGIN")
+        await holder.query(HOLD)
         for waiter in waiters:
             waiter.say(messages.query("SELECT nextval('turn')"))
             # Arrived: a cancel request's end says that what was sent before it has been read.

@@ -50,11 +50,11 @@ def fragile(template: PostgresServer) -> Iterator[Cluster]:
             # What they do cannot be seen in their bodies.
             function(
                 "counts() RETURNS bigint STABLE LANGUAGE plpgsql",
-                "DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || 'val(''serial'')' INTO n; RETURN n; END",
+                "DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || 'val(''ser' || 'ial'')' INTO n; RETURN n; END",
             ),
             function(
                 "counts_too() RETURNS bigint STABLE LANGUAGE plpgsql",
-                "DECLARE n bigint; BEGIN EXECUTE format('SELECT %sval(''serial'')', 'next') INTO n; RETURN n; END",
+                "DECLARE n int8; BEGIN EXECUTE format('SELECT %sval(''ser%s'')', 'next', 'ial') INTO n; RETURN n; END",
             ),
             function(
                 "swallows() RETURNS bigint STABLE LANGUAGE plpgsql",

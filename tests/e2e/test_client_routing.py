@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,7 +55,8 @@ def test_reads_go_to_replicas(ambassador: Ambassador) -> None:
     assert members_of_reads(ambassador, 20) == REPLICAS
     with connect(ambassador) as session:
         session.prepare_threshold = 0
-        assert {ask(session) for _ in range(20)} == REPLICAS
+        # One session keeps to one of them: it never reads older than it has read.
+        assert {ask(session) for _ in range(20)} in [{"pg2"}, {"pg3"}]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,10 @@ def test_what_is_no_proven_read_goes_to_the_primary(ambassador: Ambassador, bare
             assert ask(session, sql) == "pg1"
 
 
-def test_transactions_go_to_the_primary_unless_they_only_read(ambassador: Ambassador) -> None:
+def test_transactions_read_from_replicas_until_they_need_to_be_real(ambassador: Ambassador) -> None:
     with connect(ambassador) as session, session.transaction():
+        assert ask(session) in REPLICAS
+        assert ask(session, MEMBER + ", now()") == "pg1"
         assert ask(session) == "pg1"
     with connect(ambassador) as session:
         session.read_only = True
@@ -88,10 +92,39 @@ def test_transactions_go_to_the_primary_unless_they_only_read(ambassador: Ambass
                 with pytest.raises(errors.ReadOnlySqlTransaction), session.transaction():
                     session.execute("CREATE TABLE never ()")
     with connect(ambassador) as session:
-        # SERIALIZABLE cannot run on a standby.
-        session.execute("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY")
-        assert ask(session) == "pg1"
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        first = ask(session)
+        assert first in REPLICAS
+        # One snapshot, one now().
+        assert ask(session, MEMBER + ", now()") == first
         session.execute("COMMIT")
+        # SERIALIZABLE cannot run on a standby, and who may write does so on the primary.
+        for modes in ("SERIALIZABLE READ ONLY", "SERIALIZABLE", "REPEATABLE READ"):
+            session.execute("BEGIN ISOLATION LEVEL " + modes)
+            assert ask(session) == "pg1"
+            session.execute("COMMIT")
+
+
+@pytest.mark.parametrize("consistency", ["ambassador", "eventual"])
+def test_exact_transactions_begin_at_once(bare_cluster: Cluster, consistency: str) -> None:
+    options = ("--pool-size", "5", "--transactions", "exact", "--consistency", consistency)
+    with running_ambassador(bare_cluster.servers, *options) as ambassador:
+        wait_for(lambda: members_of_reads(ambassador) == REPLICAS, 30, "reads are answered by both replicas")
+        with connect(ambassador) as session:
+            session.execute("BEGIN")
+            assert session.info.backend_pid
+            open_now = bare_cluster.primary.query(
+                "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query = 'BEGIN'"
+            )
+            assert open_now == [(1,)]
+            assert ask(session) == "pg1"
+            session.execute("COMMIT")
+            session.execute("BEGIN READ ONLY")
+            # Where nothing is promised about age a replica will do; else each of its statements would have to be as
+            # new as what was committed before it.
+            assert ask(session) in (REPLICAS if consistency == "eventual" else {"pg1"})
+            session.execute("COMMIT")
+            assert ask(session) in REPLICAS
 
 
 def test_a_session_that_defaults_to_serializable_reads_from_the_primary(ambassador: Ambassador) -> None:
@@ -101,18 +134,82 @@ def test_a_session_that_defaults_to_serializable_reads_from_the_primary(ambassad
             assert ask(session, "SELECT count(*) >= 0 FROM pg_class") is True
 
 
-def test_who_wrote_reads_what_it_wrote(ambassador: Ambassador, bare_cluster: Cluster) -> None:
+def test_who_wrote_reads_what_it_wrote_on_replicas(ambassador: Ambassador, bare_cluster: Cluster) -> None:
     bare_cluster.primary.query("CREATE TABLE IF NOT EXISTS routed (id int)")
+    members = set()
     with connect(ambassador) as session:
-        assert ask(session) in REPLICAS
-        session.execute("INSERT INTO routed VALUES (77)")
-        for _ in range(5):
-            assert ask(session, "SELECT count(*) FROM routed WHERE id = 77") > 0
-            assert ask(session) == "pg1"
-        session.execute("DELETE FROM routed WHERE id = 77")
-        assert ask(session, "SELECT count(*) FROM routed WHERE id = 77") == 0
+        for number in range(100, 140):
+            session.execute("INSERT INTO routed VALUES (%s)", [number])
+            row = session.execute(
+                "SELECT current_setting('cluster_name'), count(*) FROM routed WHERE id = %s", [number]
+            ).fetchone()
+            assert row is not None
+            assert row[1] == 1
+            members.add(row[0])
+            session.execute("DELETE FROM routed WHERE id = %s", [number])
+            assert ask(session, f"SELECT count(*) FROM routed WHERE id = {number}") == 0
+    assert members & REPLICAS
+
+
+def test_hints_say_where_to_go(ambassador: Ambassador, bare_cluster: Cluster) -> None:
     with connect(ambassador) as session:
+        assert ask(session, f"/* pgamb: primary */ {MEMBER}") == "pg1"
         assert ask(session) in REPLICAS
+        session.execute("SET pgamb.role = primary")
+        assert ask(session) == "pg1"
+        assert ask(session, "SHOW pgamb.role") == "primary"
+        assert "asked for the primary" in ask(session, "SHOW pgamb.last_route")
+        session.execute("SET pgamb.role TO 'replica'")
+        assert ask(session) in REPLICAS
+        assert ask(session, "SELECT current_setting('cluster_name'), pg_is_in_recovery()") in REPLICAS
+        with pytest.raises(errors.ReadOnlySqlTransaction):
+            session.execute("CREATE TABLE never ()")
+        session.execute("RESET pgamb.role")
+        assert ask(session, "SELECT current_setting('cluster_name'), pg_is_in_recovery()") == "pg1"
+        with pytest.raises(errors.InvalidParameterValue, match="standby") as caught:
+            session.execute("SET pgamb.role = standby")
+        assert caught.value.diag.message_hint == "It is primary, replica or auto."
+        # A hint that is undone is undone.
+        session.execute("BEGIN")
+        session.execute("SET LOCAL pgamb.role = 'replica'")
+        session.execute("ROLLBACK")
+        assert ask(session, "SHOW pgamb.role") == "auto"
+    with connect(ambassador, options="-c pgamb.role=replica") as session:
+        assert ask(session, "SELECT current_setting('cluster_name'), pg_is_in_recovery()") in REPLICAS
+    with connect(ambassador, options="-c default_transaction_read_only=on") as session:
+        assert ask(session) in REPLICAS
+        with pytest.raises(errors.ReadOnlySqlTransaction):
+            session.execute("CREATE TABLE never ()")
+
+
+def test_a_database_alias_says_where_to_go(ambassador: Ambassador) -> None:
+    with psycopg.connect(ambassador.dsn(), dbname="postgres?role=replica", autocommit=True) as session:
+        assert ask(session, "SELECT current_setting('cluster_name'), pg_is_in_recovery()") in REPLICAS
+        assert ask(session, "SELECT current_database()") == "postgres"
+    with psycopg.connect(ambassador.dsn(), dbname="postgres?role=primary", autocommit=True) as session:
+        assert ask(session) == "pg1"
+    with pytest.raises(psycopg.OperationalError, match="is no role"):
+        psycopg.connect(ambassador.dsn(), dbname="postgres?role=standby")
+    with pytest.raises(psycopg.OperationalError, match='"standby"'):
+        psycopg.connect(ambassador.dsn(), options="-c pgamb.role=standby")
+
+
+def test_a_session_can_ask_for_what_pgamb_knows(ambassador: Ambassador) -> None:
+    with connect(ambassador) as session:
+        for prepare in (None, True):
+            member = ask(session)
+            found = session.execute("SHOW pgamb.last_route", prepare=prepare).fetchone()
+            assert found is not None
+            assert found[0].startswith(f"{member} (replica): a proven read")
+            status = session.execute("SHOW pgamb.status", prepare=prepare).fetchone()
+            assert status is not None
+            assert "primary pg1" in status[0]
+            position = session.execute("SHOW pgamb.lsn", prepare=prepare).fetchone()
+            assert position is not None
+            assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+@1", position[0])
+        session.execute("BEGIN")
+        assert ask(session, "SHOW pgamb.last_route").startswith("pgamb: answered by pgamb")
+        session.execute("ROLLBACK")
 
 
 def test_parameters_follow_to_every_member(ambassador: Ambassador) -> None:
@@ -120,6 +217,7 @@ def test_parameters_follow_to_every_member(ambassador: Ambassador) -> None:
         two.execute("SET search_path = pg_catalog")
         for _ in range(6):
             assert one.execute(MEMBER + ", current_setting('work_mem')").fetchone() in [(m, "9MB") for m in REPLICAS]
+            assert ask(one, "/* pgamb: primary */ SELECT current_setting('work_mem')") == "9MB"
             assert ask(two, "SHOW search_path") == "pg_catalog"
         assert ask(one, "SHOW in_hot_standby") == "off"
         assert one.info.parameter_status("in_hot_standby") == "off"
@@ -172,8 +270,8 @@ def test_a_replica_dies_and_no_new_read_fails(make_cluster: MakeCluster) -> None
         others = REPLICAS - {victim} | {"pg1"}
         for _ in range(10):
             assert {ask(session) for session in sessions} <= others
-        with pytest.raises(errors.SerializationFailure):
-            transaction.execute("SELECT 1")
+        # Nothing but reads has run in the transaction: it goes on elsewhere.
+        assert ask(transaction) in others
         transaction.rollback()
         assert ask(transaction) in others
         transaction.close()

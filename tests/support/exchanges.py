@@ -165,12 +165,14 @@ class Transcript:
 def difference(exchanges: Sequence[Exchange], direct: Sequence[Heard], through: Sequence[Heard]) -> str:
     """Show the first message that differs, with what was said and what came before; empty when there is none.
 
-    Where in PostgreSQL's source an error arose is compared when it is told: pgamb's own arose nowhere there.
+    Where in PostgreSQL's source an error arose is compared when it is told: pgamb's own arose nowhere there, and 25P02
+    arises at a Parse of pgamb's own where the backend at hand lacks the statement that is spoken of.
     """
     for position in range(max(len(direct), len(through))):
         ours = through[position] if position < len(through) else Heard(-1, "nothing more")
         theirs = direct[position] if position < len(direct) else Heard(-1, "nothing more")
-        if (ours.number, ours.text) != (theirs.number, theirs.text) or (ours.origin and ours.origin != theirs.origin):
+        same_origin = not ours.origin or ours.origin == theirs.origin or "'25P02'" in ours.text
+        if (ours.number, ours.text) != (theirs.number, theirs.text) or not same_origin:
             number = max(ours.number, theirs.number)
             said = [f"{'>' if n == number else ' '} {n}: {exchange!r}" for n, exchange in enumerate(exchanges)]
             before = [f"  {heard.number}: {heard.text}" for heard in direct[max(0, position - 4) : position]]
