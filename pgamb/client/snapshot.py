@@ -28,6 +28,7 @@ from pgamb.registry.model import Member, Role
 from pgamb.registry.source import Registry
 from pgamb.relay.frontend import Frontend, Relay
 from pgamb.relay.pool import Group, Pool
+from pgamb.relay.routes import NAMES
 from pgamb.routing.freshness import format_floor, format_lsn
 
 # The data plane's words for what a frontend does, where they are not the ones for people.
@@ -88,7 +89,7 @@ class Observer:
             pools=tuple(_pool(pool, now) for pool in [*self._pools.pools(), *self._pools.ending()]),
             held=tuple(_held(group, now) for group in groups if group.held_count),
             sessions=self._sessions(),
-            routes=Routes(self._relay.to_primary, self._relay.to_replica),
+            routes=self._routes(),
             freshness=self._freshness(),
             logins=self._logins(),
             gave_up=dict(self._pools.tally.gave_up),
@@ -145,6 +146,12 @@ class Observer:
             waits=freshness.waits,
             waits_ended_by_timeout=freshness.waits_ended_by_timeout,
         )
+
+    def _routes(self) -> Routes:
+        relay = self._relay
+        by_reason = {name: count for (name, _), count in zip(NAMES, relay.routes, strict=True) if count}
+        repeated = {"refused": relay.refusals, "conflict": relay.conflicts, "lost": relay.losses}
+        return Routes(relay.to_primary, relay.to_replica, by_reason, repeated)
 
     def _sessions(self) -> Sessions:
         states = dict.fromkeys(SESSION_STATES, 0)

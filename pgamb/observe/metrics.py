@@ -279,6 +279,18 @@ METRICS: tuple[Metric, ...] = (
         "Units of work by what they were sent to.",
         lambda s: [(("primary",), s.routes.to_primary), (("replica",), s.routes.to_replica)],
     ),
+    Metric(
+        "pgamb_routes_by_reason_total",
+        ("reason",),
+        "Units of work by why they went where they went; docs/routing.md has the words.",
+        _by_reason(lambda s: s.routes.by_reason),
+    ),
+    Metric(
+        "pgamb_reads_repeated_total",
+        ("reason",),
+        "Reads asked again: a replica refused them, replay cancelled them (conflict), or their member was lost.",
+        _by_reason(lambda s: s.routes.repeated),
+    ),
     Metric("pgamb_logins_under_way", (), "Connections that are logging in.", _one(lambda s: s.logins.under_way)),
     Metric("pgamb_logins_accepted_total", (), "Applications that logged in.", _one(lambda s: s.logins.accepted)),
     Metric(

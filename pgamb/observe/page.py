@@ -216,6 +216,8 @@ def _application_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
     rows += [(f"… {state.replace('_', ' ')}", f"{count:,}") for state, count in sessions.by_state.items()]
     rows += [(f"pinned by {reason}", f"{count:,}") for reason, count in sorted(sessions.pinned_by.items())]
     rows += [("units to the primary", f"{routes.to_primary:,}"), ("units to replicas", f"{routes.to_replica:,}")]
+    rows += [(f"… {reason.replace('_', ' ')}", f"{count:,}") for reason, count in routes.by_reason.items()]
+    rows += [(f"reads repeated: {reason}", f"{count:,}") for reason, count in routes.repeated.items() if count]
     freshness = snapshot.freshness
     rows += [
         ("consistency", freshness.consistency),

@@ -106,10 +106,12 @@ class Sessions(msgspec.Struct, frozen=True):
 
 
 class Routes(msgspec.Struct, frozen=True):
-    """Where units of work were sent since the start."""
+    """Where units of work were sent since the start, and why; `repeated` counts reads that were asked again."""
 
     to_primary: int
     to_replica: int
+    by_reason: dict[str, int]
+    repeated: dict[str, int]
 
 
 class FreshnessUse(msgspec.Struct, frozen=True):

@@ -653,7 +653,7 @@ cdef class Frontend(Speaker):
         return isolation >= LEVEL_REPEATABLE_READ or (isolation == LEVEL_DEFAULT and self.snapshot)
 
     cdef int _enter(self, int need, bint single) except -1:
-        """A unit of a virtual transaction is about to be sent; `single`: no part of it can follow the transaction's end."""
+        """A unit of a virtual transaction is about to be sent; `single`: nothing in it can come behind its end."""
         cdef bytes text
         if not self.opening:
             self.shown = b"T"

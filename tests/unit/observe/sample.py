@@ -95,7 +95,7 @@ def snapshot(**changes: object) -> Snapshot:
             pinned=2,
             pinned_by={"listen": 2, "temporary": 1},
         ),
-        "routes": Routes(100, 900),
+        "routes": Routes(100, 900, {"read": 890, "write": 100}, {"refused": 1, "conflict": 2, "lost": 0}),
         "freshness": FreshnessUse("ambassador", "0/3000800@3", 5000, 2, 70, 8),
         "logins": Logins(1, 30, {"28P01": 4}, 2, 3, 6),
         "gave_up": {"53300": 11},

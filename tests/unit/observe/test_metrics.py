@@ -42,6 +42,8 @@ def test_what_a_scrape_says() -> None:
     assert value(series, "pgamb_member_up", member="pg1") == 1
     assert value(series, "pgamb_member_up", member="pg2") == 0
     assert value(series, "pgamb_routes_total", role="replica") == 900
+    assert value(series, "pgamb_routes_by_reason_total", reason="read") == 890
+    assert value(series, "pgamb_reads_repeated_total", reason="conflict") == 2
     assert value(series, "pgamb_sessions", state="waiting") == 4
     assert value(series, "pgamb_sessions_pinned", reason="listen") == 2
     assert value(series, "pgamb_logins_refused_total", reason="28P01") == 4
