@@ -113,7 +113,7 @@ cdef class Frontend(Speaker):
     cdef bint _knows_floor(self) except -1
     cdef int _saw(self, Backend backend) except -1
     cdef int on_fresher(self, bint last) except -1
-    cdef int _note_change(self, const char* tag, size_t size) except -1
+    cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1
     cdef int _tell_changes(self) except -1
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1
     cdef int _lend(self) except -1

@@ -1107,16 +1107,18 @@ cdef class Frontend(Speaker):
         elif self._changes_shapes(tag, size):
             self.group.statements.renew()
         if self.unsettled and memchr(b"CADIS", <uint8_t> tag[0], 5) != NULL:
-            self._note_change(tag, size)
+            self._note_change(backend, tag, size)
         return 0
 
-    cdef int _note_change(self, const char* tag, size_t size) except -1:
+    cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1:
         """Remember what may have changed the database's catalogue until others can see it."""
         cdef bytes words = PyBytes_FromStringAndSize(tag, size)
-        if words.startswith(b"SELECT ") and self.plan is not None and self.plan.creates:
+        # What has this tag, if nothing else is under way.
+        cdef Plan plan = self.plan if backend.replies.owed() == 1 and not self.multiple else None
+        if words.startswith(b"SELECT ") and (plan is None or plan.creates):
             words = b"CREATE TABLE AS"
         if not words.startswith(CHANGES) or (
-            self.plan is not None and self.plan.pins & PIN_TEMPORARY and words.startswith(b"CREATE")
+            plan is not None and (plan.plain_table or plan.pins & PIN_TEMPORARY) and words.startswith(b"CREATE")
         ):
             return 0
         if self.changes is None:

@@ -11,6 +11,7 @@ cdef class Plan:
     cdef readonly object command    # ... and all that it says
     cdef readonly int wish          # routing.hints.Wish of its leading comment
     cdef readonly bint creates      # CREATE: its command tag may be that of a query
+    cdef readonly bint plain_table  # CREATE TABLE of a table that makes no query more than a read
     cdef readonly bint shows        # SHOW of one of pgamb's own parameters
     cdef readonly bytes substitute  # what is sent in its place; None, most often
     cdef readonly bint refused      # a replica has refused it: it is no read, whatever it seems to be

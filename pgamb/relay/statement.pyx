@@ -15,6 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from pgamb.relay.fingerprint cimport fingerprint
 
 from pgamb.routing.control import NO_CONTROL, control_of
+from pgamb.routing.ddl import makes_plain_table
 from pgamb.routing.hints import SHOWN, in_quotes, raising, refusal, wish_of_comment
 from pgamb.routing.intent import Need, Pin
 from pgamb.session.custom import CustomParameters
@@ -57,6 +58,7 @@ cdef class Plan:
         self.control = int(self.command.kind)
         self.wish = int(wish_of_comment(sql))
         self.creates = intent.reason.startswith("CREATE")
+        self.plain_table = self.creates and makes_plain_table(sql)
         self.shows = self.need & SHOW and intent.name in SHOWN
         wrong = refusal(intent, sql)
         self.substitute = in_quotes(intent, sql) if wrong is None else raising(*wrong)

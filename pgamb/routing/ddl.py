@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 
 
 class Change(enum.Enum):
@@ -58,3 +59,12 @@ def change_of(tag: bytes) -> Change:
         case b"DO" | b"CALL":
             return Change.PERHAPS
     return Change.NONE
+
+
+_PLAIN_TABLE = re.compile(rb"\s*create\s+table\b", re.IGNORECASE)
+_NOT_PLAIN = re.compile(rb"\b(?:as|of|inherits|partition|select)\b|/\*|--|;\s*\S|\"", re.IGNORECASE)
+
+
+def makes_plain_table(sql: bytes) -> bool:
+    """Tell a CREATE TABLE after which every query is what it was: a new table, of its own, that is logged."""
+    return _PLAIN_TABLE.match(sql) is not None and _NOT_PLAIN.search(sql) is None

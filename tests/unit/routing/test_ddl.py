@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgamb.routing.ddl import Change, change_of
+from pgamb.routing.ddl import Change, change_of, makes_plain_table
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,24 @@ from pgamb.routing.ddl import Change, change_of
 )
 def test_tags(tag: bytes, change: Change) -> None:
     assert change_of(tag) is change
+
+
+@pytest.mark.parametrize(
+    ("sql", "plain"),
+    [
+        ("CREATE TABLE t (id int PRIMARY KEY, t text DEFAULT 'x')", True),
+        ("create table if not exists t (id int);", True),
+        ("CREATE UNLOGGED TABLE t (id int)", False),
+        ("CREATE TEMP TABLE t (id int)", False),
+        ("CREATE TABLE t PARTITION OF p FOR VALUES IN (1)", False),
+        ("CREATE TABLE t (id int) PARTITION BY LIST (id)", False),
+        ("CREATE TABLE t (id int) INHERITS (p)", False),
+        ("CREATE TABLE t OF kind", False),
+        ("CREATE TABLE t AS SELECT 1", False),
+        ("CREATE TABLE t (id int); CREATE VIEW v AS SELECT 1", False),
+        ("CREATE VIEW v AS SELECT 1", False),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", False),
+    ],
+)
+def test_a_plain_table_changes_no_query(sql: str, plain: bool) -> None:
+    assert makes_plain_table(sql.encode()) is plain
