@@ -119,6 +119,8 @@ class Pools:
         for state in retired:
             for pool in state.pools.values():
                 pool.retire()
+                if state.member.node not in wanted:
+                    pool.forsake_reads(ConnectionFailure("it is no member any more"))
                 self._requeue(pool)
 
     def _assign(self, group: Group) -> None:
@@ -163,6 +165,13 @@ class Pools:
             )
         pool.position = self.position(member.node)
         return pool
+
+    def forsake_reads(self, node: str) -> None:
+        """A replica has fallen silent: reads that it has not begun to answer are asked of others."""
+        state = self._members.get(node)
+        for pool in state.pools.values() if state is not None else ():
+            if pool.replica:
+                pool.forsake_reads(ConnectionFailure("it has fallen silent"))
 
     def _requeue(self, pool: Pool) -> None:
         """Find new places for those who wait at a pool that cannot serve them."""

@@ -80,6 +80,7 @@ class Positions:
         self._activity = activity
         self._refresh = refresh
         self._attended: dict[str, _Attended] = {}
+        self.on_silent: Callable[[str], object] = lambda node: None
         self.freshness = Freshness(
             reactor,
             consistency=options.consistency,
@@ -230,6 +231,7 @@ class Positions:
         for attended in list(self._attended.values()):
             if attended.asker.overdue(before):
                 attended.asker.fail(ConnectionFailure(f"{attended.member.node} did not answer within {patience_s:g} s"))
+                self.on_silent(attended.member.node)
 
     def _log_lag(self) -> None:
         for node, attended in self._attended.items():

@@ -80,6 +80,7 @@ class Service:
             refresh=self._registry.refresh,
         )
         self.pools.position = self._positions.position
+        self._positions.on_silent = self.pools.forsake_reads
         self.relay = Relay(
             parameter_sets,
             self._positions.freshness,

@@ -24,6 +24,10 @@ from pgamb.wire.startup import parse_options
 KEEP_S = 60.0
 KEEP_COUNT = 1000
 
+_ISOLATION_QUERY = "SELECT pg_catalog.current_setting('default_transaction_isolation')"
+# Where statements go may be said of a role or a database as well.
+_OWN_PARAMETERS = frozenset((b"pgamb.role", b"pgamb.min_lsn"))
+
 # The server cannot take this connection just now; another member may.
 _PASSING = ("57P01", "57P02", "57P03", "53300")
 
@@ -90,8 +94,12 @@ class Welcomer:
 
     async def _learn(self, opened: Opened, database: str, user: str, startup: Mapping[str, str]) -> Welcome:
         rows = await opened.channel.converse(simple_query(messages.decode_text(settings_query(_custom_names(startup)))))
+        [(isolation,)] = await opened.channel.converse(simple_query(_ISOLATION_QUERY))
         await opened.channel.send(messages.terminate())
         items = items_of_rows([None if value is None else messages.encode_text(value) for value in row] for row in rows)
+        if isolation not in (None, "read committed"):
+            # The role or the database may say so; transactions that do not say hang on it.
+            items[b"default_transaction_isolation"] = messages.encode_text(isolation)
         reported = dict(opened.greeting.parameters)
         # What the role or database sets by itself counts as well, for those that change how SQL is to be read.
         for name in {"standard_conforming_strings", "client_encoding"} & reported.keys():
@@ -114,7 +122,7 @@ class Welcomer:
 
 def _custom_names(startup: Mapping[str, str]) -> frozenset[bytes]:
     names = [*startup, *parse_options(startup.get("options", ""))]
-    return frozenset(messages.encode_text(name).lower() for name in names if "." in name)
+    return _OWN_PARAMETERS | {messages.encode_text(name).lower() for name in names if "." in name}
 
 
 def _key(database: str, user: str, startup: Mapping[str, str]) -> tuple[str, str, tuple[tuple[str, str], ...]]:

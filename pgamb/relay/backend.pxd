@@ -51,6 +51,7 @@ cdef class Backend(Stream):
     cdef bint batch_open            # messages of the extended protocol went out, and no Sync or Query behind them
     cdef bint trailing              # something that answers nothing stands behind the ReadyForQuery just read
     cdef Buffer kept                # units that may be repeated elsewhere, as the application sent them, oldest first
+    cdef list kept_unnamed          # for each of them, the session's unnamed statement before it
     cdef size_t keeping             # length of the unit whose last reply is about to be pushed, if it is kept
     cdef bint unkept                # a unit that is not kept is under way, behind those that are
     cdef bint judging               # the answer to a kept unit begins here: nothing of it has been forwarded
@@ -78,7 +79,7 @@ cdef class Backend(Stream):
     cdef int own(self, Owner owner) except -1
     cdef int forget_statements(self) except -1
     cdef int inject_query(self, bytes sql, int flags) except -1
-    cdef int keep(self, const char* data, size_t size) except -1
+    cdef int keep(self, const char* data, size_t size, Statement unnamed) except -1
     cdef int end_unit(self) except -1
     cdef bytes take_kept(self)
     cdef bint disown(self) except -1

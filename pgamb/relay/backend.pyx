@@ -133,6 +133,7 @@ cdef class Backend(Stream):
         self.replies = Replies()
         self.held = Buffer()
         self.kept = Buffer()
+        self.kept_unnamed = []
         self.statements = OrderedDict()
         self.in_recovery = in_recovery
         self.begin(reactor, fd, tls, tls_in, tls_out)
@@ -183,13 +184,14 @@ cdef class Backend(Stream):
         self.collect(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
         return self.flush() if flags & SETTLE else 0
 
-    cdef int keep(self, const char* data, size_t size) except -1:
+    cdef int keep(self, const char* data, size_t size, Statement unnamed) except -1:
         """Keep a unit that is about to be sent, so that it can be repeated elsewhere; harmless if that cannot be."""
         if self.unkept:
             return 0
         if self.kept.size() == 0:
             self.judging = True
         self.kept.append(data, size)
+        self.kept_unnamed.append(unnamed)
         self.keeping = size
         return 0
 
@@ -197,6 +199,7 @@ cdef class Backend(Stream):
         """Return the units that are kept, and keep them no more."""
         cdef bytes units = PyBytes_FromStringAndSize(self.kept.head(), self.kept.size())
         self.kept.clear()
+        self.kept_unnamed.clear()
         self.judging = False
         return units
 
@@ -227,6 +230,7 @@ cdef class Backend(Stream):
         """A unit has been answered."""
         if size:
             self.kept.consume(size)
+            self.kept_unnamed.pop(0)
             self.judging = self.kept.size() > 0
         if self.replies.count == 0:
             self.unkept = False
@@ -310,6 +314,7 @@ cdef class Backend(Stream):
                     start = position
                     if self.fd < 0:
                         return 0
+                    self.answer()
             kind = <uint8_t> buffer[position]
             length = read_u32(buffer + position + 1)
             if length < 4 or length > 0x7ffffffe:
@@ -415,6 +420,10 @@ cdef class Backend(Stream):
                 # A server that is killed says so in a warning: those are its last words, and no part of an answer.
                 state = _sqlstate(data + position + 5, total - 5)
                 decided = decided or state is None or not state.startswith(b"57P0")
+            if kind == b"E" and _is_fatal(data + position + 5, total - 5):
+                # Its last words: the unit can still be asked of somebody else.
+                self.lose(PostgresError(parse_error_fields(PyBytes_FromStringAndSize(data + position + 5, total - 5))))
+                return REFUSED
             if kind == b"E":
                 state = _sqlstate(data + position + 5, total - 5)
                 if state is not None and self.owner.on_refused(self, state):

@@ -26,6 +26,11 @@ cdef int ROLLBACK_TO = int(Control.ROLLBACK_TO)
 cdef int SET_TRANSACTION = int(Control.SET_TRANSACTION)
 cdef int PREPARE_TRANSACTION = int(Control.PREPARE_TRANSACTION)
 cdef int DEFAULT = int(Isolation.DEFAULT)
+# More than this is not kept: PostgreSQL keeps it better.
+cdef enum:
+    MODES = 16
+    SAVEPOINTS = 256
+
 cdef bytes CHAIN = b"COMMIT AND CHAIN"
 cdef bytes FAILURE = b"SELECT 1/0 /* pgamb: the transaction has failed already */"
 
@@ -53,6 +58,8 @@ cdef class Block:
         if control == COMMIT or control == ROLLBACK or (control == PREPARE_TRANSACTION and self.failed):
             self.tag = b"COMMIT" if control == COMMIT and not self.failed else b"ROLLBACK"
             return ENDED
+        if len(self.modes) > MODES or len(self.savepoints) > SAVEPOINTS:
+            return OPEN
         if control == COMMIT_CHAIN or control == ROLLBACK_CHAIN:
             self.tag = b"COMMIT" if control == COMMIT_CHAIN and not self.failed else b"ROLLBACK"
             self.savepoints.clear()

@@ -77,6 +77,7 @@ cdef class Frontend(Speaker):
     cdef bint pure                          # what was sent are proven reads
     cdef bint granted                       # the backend is there for the unit at hand, which has not been sent yet
     cdef bint opening                       # that unit makes the transaction real
+    cdef bint wished                        # that unit is asked of a replica because the application says so
     cdef bint visiting                      # ... only to hear what it says in a transaction that has failed
     cdef bint opened                        # ... it has been sent, and not been answered
     cdef bint batch_failed
@@ -121,8 +122,10 @@ cdef class Frontend(Speaker):
     cdef bint _is_busy(self) except -1
     cdef bint _alone(self, int need) noexcept
     cdef bint _has_snapshot(self) noexcept
-    cdef int _enter(self, int need, bint single) except -1
+    cdef int _enter(self, int need, bint single, bint snapshot) except -1
+    cdef bint _stays_failed(self, Plan plan) noexcept
     cdef int _end_visit(self) except -1
+    cdef int _forget_visit(self) except -1
     cdef int _note_answer(self, Plan plan) except -1
     cdef bint _may_keep(self, int need, size_t size) noexcept
     cdef int _learn(self, Plan plan) except -1

@@ -61,6 +61,9 @@ cdef int NEED_SETTINGS = int(Need.SETTINGS)
 cdef int NEED_MULTIPLE = int(Need.MULTIPLE)
 cdef int NEED_DEALLOCATE = int(Need.DEALLOCATE)
 cdef int NEED_DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
+cdef int NEED_CONTROL = int(Need.CONTROL)
+cdef int NEED_COPY_IN = int(Need.COPY_IN)
+cdef int NEED_SHOW = int(Need.SHOW)
 cdef int NEED_TIME = int(Need.TRANSACTION_TIME)
 # What no wish makes a read: it is no query, or the session's state hangs on it.
 cdef int NEVER_A_READ = int(
@@ -68,6 +71,11 @@ cdef int NEVER_A_READ = int(
     | Need.EXECUTE | Need.EMPTY | Need.SEQUENCE
 )
 cdef int CONTROL_BEGIN = int(Control.BEGIN)
+# What ends a failed transaction. (A ROLLBACK TO that is not answered here names no savepoint that there is.)
+cdef unsigned char[5] ENDINGS = [
+    int(Control.COMMIT), int(Control.COMMIT_CHAIN), int(Control.ROLLBACK), int(Control.ROLLBACK_CHAIN),
+    int(Control.PREPARE_TRANSACTION),
+]
 cdef int LEVEL_DEFAULT = int(Isolation.DEFAULT)
 cdef int LEVEL_REPEATABLE_READ = int(Isolation.REPEATABLE_READ)
 cdef int WISH_PRIMARY = int(Wish.PRIMARY)
@@ -78,7 +86,8 @@ cdef tuple REFUSALS = (b"25006", b"0A000", b"55000", b"XX000")
 # Replay has cancelled it, which says nothing about the statement.
 cdef tuple CONFLICTS = (b"40001", b"40P01")
 # The server goes down: what it cuts off is told by what was under way.
-SHUTDOWN_STATES = ("57P01", "57P02", "57P03")
+# Replay may end a session, too, if cancelling its statement is not enough.
+SHUTDOWN_STATES = ("57P01", "57P02", "57P03", "40001", "40P01")
 # What DISCARD ALL does not take back.
 cdef int PIN_UNCLEAN = int(Pin.LOAD | Pin.OTHER)
 cdef int PIN_FAST_PATH = int(Pin.OTHER)
@@ -159,16 +168,14 @@ cdef class Relay:
         cdef Freshness freshness = self.freshness
         cdef object floor = ""
         if frontend.asked_floor and freshness.known(frontend.asked_floor):
-            floor = format_floor(max(freshness.floor_of(frontend.asked_floor), frontend.min_lsn), freshness.timeline)
+            floor = format_floor(freshness.floor_of(frontend.asked_floor), freshness.timeline)
         frontend.asked_floor = 0
         return set_config_query({
             b"pgamb.last_route": frontend.last_route.encode("utf-8", "replace"),
             # Where nobody asks for positions, for want of a replica, the primary is asked here.
             b"pgamb.lsn": floor.encode() if floor else HERE,
-            b"pgamb.role": (<str> Wish(frontend.role).name).lower().encode(),
-            b"pgamb.min_lsn": (<dict> frontend.parameters.items).get(b"pgamb.min_lsn", b""),
             b"pgamb.status": self.status(frontend).encode("utf-8", "replace"),
-        })
+        }, defaults={b"pgamb.role": b"auto", b"pgamb.min_lsn": b""})
 
     def status(self, Frontend frontend):
         """Return in one line how things stand for a session: its members, how far they are, and what holds it."""
@@ -403,7 +410,10 @@ cdef class Frontend(Speaker):
         if self.backend.skipping:
             return self._drop(size, total)
         if self.block is not None:
-            self._enter(need, plan is not None and not need & NEED_MULTIPLE)
+            self._enter(
+                need, plan is not None and not need & NEED_MULTIPLE and self._stays_failed(plan),
+                plan is None or plan.snapshots or need & NEED_MULTIPLE,
+            )
         if plan is not None and plan.shows:
             self._lend()
         if plan is not None:
@@ -415,16 +425,16 @@ cdef class Frontend(Speaker):
             if name in self.prepared.names:
                 self.prepared.prepare_deallocate(self.backend, name)
                 effect = self.prepared.deallocated(name)
+        if whole and self._may_keep(need, total):
+            self.backend.keep(data, total, None if self.prepared is None else self.prepared.unnamed)
         if self.prepared is not None:
             # A simple query drops the unnamed statement.
             self.prepared.unnamed = None
         self.backend.unnamed = None
         self.backend.batch_open = False
-        if whole and self._may_keep(need, total):
-            self.backend.keep(data, total)
         self.backend.replies.push(QUERY, 0, effect)
         self.backend.end_unit()
-        if need & NEED_DEALLOCATE_ALL:
+        if need & NEED_DEALLOCATE_ALL and not need & NEED_COPY_IN:
             # What a backend has is known again when it has answered.
             self.state = STALLED
         if plan is not None and plan.substitute is not None:
@@ -456,7 +466,7 @@ cdef class Frontend(Speaker):
         if self.backend.skipping:
             return self._drop(size, total)
         if self.block is not None:
-            self._enter(0, True)
+            self._enter(0, True, True)
         # It may be set_config() or pg_advisory_lock(): whatever it leaves behind, nobody else gets this backend.
         self._note(0, PIN_FAST_PATH, 0, None)
         self.backend.batch_open = False
@@ -480,6 +490,8 @@ cdef class Frontend(Speaker):
         cdef bint wanted = (
             self.backend is not None and (self.backend.replies.count or self.backend.copying_in)
             and not self.backend.skipping
+            # Reads alone take no data, and PostgreSQL would ignore it.
+            and (self.backend.unkept or self.backend.kept.size() == 0)
         )
         while size - position >= 5:
             kind = <uint8_t> data[position]
@@ -568,7 +580,7 @@ cdef class Frontend(Speaker):
             # Nobody waits for a backend to prepare what is known to be right.
             self.tell(prepared.completions + self._ready_message())
             return end
-        if prepared.binds == 1 and prepared.plan is not None and prepared.plan.shows and not self._knows_floor():
+        if prepared.shows and not self._knows_floor():
             return 0
         self.opening = self.block is not None and not (
             (lasting and preparing and (prepared.synced or flushed))
@@ -577,12 +589,17 @@ cdef class Frontend(Speaker):
         if not self._attach(need, prepared.plan):
             return 0
         if self.block is not None:
-            self._enter(need, prepared.synced)
-        if prepared.binds == 1 and prepared.plan is not None and prepared.plan.shows:
+            self._enter(
+                need, prepared.synced and (
+                    prepared.binds == 0 or not need & NEED_CONTROL
+                    or (prepared.binds == 1 and prepared.plan is not None and self._stays_failed(prepared.plan))
+                ), prepared.snapshots,
+            )
+        if prepared.shows:
             self._lend()
         self._note(need, prepared.pins, prepared.unpins, prepared.customs)
         if (flushed or prepared.synced) and not self.backend.skipping and self._may_keep(need, end):
-            self.backend.keep(data, end)
+            self.backend.keep(data, end, prepared.unnamed)
         if flushed:
             return self._prepare(data, end)
         if end:
@@ -623,12 +640,12 @@ cdef class Frontend(Speaker):
     cdef int _trusted(self, int need, Plan plan):
         """Return what of `need` can be believed of this session's SQL: it may be a write, or several statements."""
         if self.ambiguous:
+            self.wished = False
             return need & ~(NEED_READ | NEED_NEUTRAL) | NEED_MULTIPLE
-        if plan is not None and plan.wish == WISH_REPLICA and not (
+        # The application says that it is a read; a replica says no, if it is not. On the primary it is what it was.
+        self.wished = plan is not None and plan.wish == WISH_REPLICA and self.block is None and not (
             need & (NEED_READ | NEVER_A_READ) or plan.refused or plan.pins
-        ):
-            # The application says that it is a read; a replica says no, if it is not.
-            return need & ~NEED_NEUTRAL | NEED_READ
+        )
         return need
 
     # Transactions that are not real.
@@ -652,12 +669,15 @@ cdef class Frontend(Speaker):
         cdef int isolation = self.block.isolation
         return isolation >= LEVEL_REPEATABLE_READ or (isolation == LEVEL_DEFAULT and self.snapshot)
 
-    cdef int _enter(self, int need, bint single) except -1:
-        """A unit of a virtual transaction is about to be sent; `single`: nothing in it can come behind its end."""
+    cdef int _enter(self, int need, bint single, bint snapshot) except -1:
+        """A unit of a virtual transaction is about to be sent.
+
+        `single`: nothing in it can come behind the transaction's end; `snapshot`: PostgreSQL takes one for it.
+        """
         cdef bytes text
         if not self.opening:
             self.shown = b"T"
-            self.block.has_read = True
+            self.block.has_read = self.block.has_read or snapshot
             return 0
         for text in self.block.texts():
             self.backend.inject_query(text, 0)
@@ -672,16 +692,29 @@ cdef class Frontend(Speaker):
         self.opened = True
         return 0
 
+    cdef bint _stays_failed(self, Plan plan) noexcept:
+        """Tell whether a failed transaction stays what it is, whatever PostgreSQL says to this statement."""
+        # What could end it or bring it back to life has been answered, unless it was not understood.
+        return not plan.need & NEED_CONTROL or (
+            plan.control != 0 and memchr(ENDINGS, plan.control, sizeof(ENDINGS)) == NULL
+        )
+
     cdef int _end_visit(self) except -1:
         """PostgreSQL has spoken in a failed transaction that is not real: leave no trace of it."""
         cdef Backend backend = self.backend
-        self.visiting = self.granted = False
-        self.pins &= PIN_SESSION_MODE
-        self.unpins = 0
-        self.unsettled = self.dirty = self.opaque = False
+        self._forget_visit()
         self.backend = None
         self.pool.clean(backend, False)
         return self._resume()
+
+    cdef int _forget_visit(self) except -1:
+        """Nothing that was sent can have had an effect."""
+        self.visiting = self.granted = self.opened = False
+        self.pins &= PIN_SESSION_MODE
+        self.unpins = 0
+        self.unsettled = self.dirty = self.opaque = self.committing = self.multiple = False
+        self.pure = True
+        return 0
 
     cdef int _note_answer(self, Plan plan) except -1:
         self.plan = plan
@@ -695,7 +728,8 @@ cdef class Frontend(Speaker):
     cdef bint _may_keep(self, int need, size_t size) noexcept:
         """Tell whether a unit is a read that can be repeated."""
         return (
-            need & NEED_READ and size <= KEEP_BYTES and self.backend.status == b"I" and not self.opened
+            (need & NEED_READ or (self.wished and self.pool.replica)) and size <= KEEP_BYTES
+            and self.backend.status == b"I" and not self.opened
             and not self.backend.batch_open and not self.pins
         )
 
@@ -732,10 +766,15 @@ cdef class Frontend(Speaker):
         """What is kept goes to the front of what is pending, as if it had not been sent."""
         cdef Effect effect
         cdef Buffer again = Buffer()
-        cdef bytes units = backend.take_kept()
+        cdef bytes units
+        cdef object unnamed = backend.kept_unnamed[0]
         for effect in reversed(backend.replies.effects_left()):
             if effect.name is not None:
                 self.on_undo(backend, effect, False)
+        if self.prepared is not None:
+            # As it was before the oldest of them.
+            self.prepared.unnamed = <Statement> unnamed
+        units = backend.take_kept()
         again.append(PyBytes_AS_STRING(units), PyBytes_GET_SIZE(units))
         if self.pending is not None:
             again.append(self.pending.head(), self.pending.size())
@@ -768,7 +807,9 @@ cdef class Frontend(Speaker):
             if not self.granted:
                 self._note_route(plan, self.pool, PINNED if self.pins else ATTACHED)
                 return 1
-            if not self.pool.replica or self.role == WISH_REPLICA or (need & NEED_READ and not self.opening):
+            if not self.pool.replica or self.role == WISH_REPLICA or self.wished or (
+                need & NEED_READ and not self.opening
+            ):
                 return 1
             # While it waited, a replica has refused what it is about to send.
             self._release()
@@ -801,6 +842,7 @@ cdef class Frontend(Speaker):
         cdef bint read = need & NEED_READ and (
             not self.opening or (self.block.read_only == 1 and self._reads_snapshot())
         )
+        read = read or self.wished
         if read and self.healing:
             reason = self.healing
         elif self.role == WISH_PRIMARY or (plan is not None and plan.wish == WISH_PRIMARY):
@@ -815,8 +857,13 @@ cdef class Frontend(Speaker):
                 return None
             reason = A_READ if pool is not None else NO_REPLICA if not self.group.replicas else NOT_NEW_ENOUGH
         elif self.role == WISH_REPLICA:
-            pool = self.group.choose_replica()
-            reason = ASKED_FOR_REPLICA if pool is not None else NO_REPLICA
+            pool = self._choose()
+            if self.state == PARKED:
+                return None
+            if pool is not None:
+                reason = ASKED_FOR_REPLICA
+            else:
+                reason = NOT_NEW_ENOUGH if self.group.replicas else NO_REPLICA
         elif not self.relay.freshness.consistent and not self.relay.lazy and (
             need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY
         ):
@@ -891,7 +938,10 @@ cdef class Frontend(Speaker):
                 continue
             if not position.behind() and (least is None or pool.load() < least.load()):
                 least = pool
-        if best is None and least is not None and not self.impatient:
+        if self.min_lsn > freshness.lsn:
+            # The primary itself was not there when it was last asked: nobody can say how long that takes.
+            freshness.ask(freshness.moment())
+        elif best is None and least is not None and not self.impatient:
             if floor == UNKNOWN_LSN:
                 freshness.ask(moment)
             self._park(None if floor == UNKNOWN_LSN else least.position, floor)
@@ -945,6 +995,9 @@ cdef class Frontend(Speaker):
     cdef bint _knows_floor(self) except -1:
         """Tell whether SHOW can say up to where this session may have seen; if not, `state` says for what it waits."""
         cdef Freshness freshness = self.relay.freshness
+        if self.backend is not None:
+            # Inside a transaction, or behind what is under way, nothing may wait: the backend itself is asked (HERE).
+            return 1
         if not self.asked_floor:
             self.asked_floor = freshness.moment()
             freshness.ask(self.asked_floor)
@@ -956,7 +1009,7 @@ cdef class Frontend(Speaker):
     cdef int _saw(self, Backend backend) except -1:
         """A unit outside of transactions has been answered: what it has shown, later reads must not be older than."""
         cdef Freshness freshness = self.relay.freshness
-        if self.pool.replica:
+        if self.pool.replica and not self.unsettled:
             self.read_at = self.pool.position
             if self.read_at is not None:
                 self.read_moment = self.read_at.moment()
@@ -1006,6 +1059,10 @@ cdef class Frontend(Speaker):
         """Remember what follows from a unit that is being sent."""
         self.units += 1
         self.granted = False
+        self.healing = 0
+        self.asked_floor = 0
+        if self.parked:
+            self._unpark()
         if self.block is None:
             self.shown = 0
         self.pins |= pins
@@ -1016,8 +1073,8 @@ cdef class Frontend(Speaker):
             if not need & NEED_NEUTRAL:
                 self._mark_sequences()
                 self.pure = False
-                # What is refused in a READ ONLY transaction on a replica has written nothing.
-                self.unsettled = self.unsettled or not self.pool.replica
+                # A replica writes nothing, unless it has been promoted meanwhile.
+                self.unsettled = self.unsettled or not self.pool.replica or not self.backend.in_recovery
             if need & (NEED_SET | NEED_SETTINGS):
                 self.dirty = True
                 self.opaque = self.opaque or need & NEED_SETTINGS != 0
@@ -1078,6 +1135,7 @@ cdef class Frontend(Speaker):
         self.pool = None
         self.granted = False
         self.healing = 0
+        self.asked_floor = 0
         self._refuse(error)
         return self._resume()
 
@@ -1148,6 +1206,11 @@ cdef class Frontend(Speaker):
     cdef bytes on_error(self, Backend backend, bytes payload):
         # What did not happen unpins nothing.
         self.unpins = 0
+        if backend.kept.size() and self.pool.replica and self.plan is not None and backend.replies.owed() == 1 and (
+            parse_error_fields(payload).get("C", "").encode() in REFUSALS
+        ):
+            # Too late for this time: rows have been forwarded.
+            self._learn(self.plan)
         self.batch_failed = True
         if self.block is not None:
             self.block.failed = True
@@ -1233,6 +1296,7 @@ cdef class Frontend(Speaker):
         self.snapshot = self.parameters.snapshot
         cdef dict items = self.parameters.items
         self.role = 0
+        self.min_lsn = 0
         if b"pgamb.role" in items:
             self.role = int(wish_of_role((<bytes> items[b"pgamb.role"]).decode("utf-8", "replace")) or 0)
         if items.get(b"pgamb.min_lsn"):
@@ -1250,7 +1314,7 @@ cdef class Frontend(Speaker):
             # What of it there is on the primary's timeline, the primary has.
             self.seen = freshness.moment()
             return 0
-        self.min_lsn = max(self.min_lsn, <unsigned long long> lsn)
+        self.min_lsn = <unsigned long long> lsn
         return 0
 
     cdef int _release(self) except -1:
@@ -1304,9 +1368,10 @@ cdef class Frontend(Speaker):
         cdef uint8_t state = self.state
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
-        self.granted = self.opened = self.visiting = False
+        self.granted = self.opened = False
         if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING:
             self.state = READY
+        self.asked_floor = 0
         if state == SETTLING:
             # Nothing of this unit has been sent: it goes elsewhere.
             return self._resume()
@@ -1314,13 +1379,24 @@ cdef class Frontend(Speaker):
             return self._resume()
         if self.pass_left:
             self.pass_drop = True
-        if backend.judging and not backend.unkept and self.repeats < REPEATS:
+        if backend.judging and not backend.unkept and self.repeats < REPEATS and not (
+            isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES
+        ):
             # Reads, and nothing of their answers has been forwarded.
             self.repeats += 1
             self.relay.losses += 1
             self._take_back(backend)
             self.relay.tell_repeated(self, None)
             return self._repeat(LOST_THERE)
+        if unfinished or in_transaction:
+            # What it has shown already, later reads must not be older than; and it may have committed.
+            self.unsettled = self.unsettled and not uncommitted
+            self._saw(backend)
+            self.unsettled = False
+        if self.visiting and not (backend.pass_left and backend.pass_forward):
+            self._forget_visit()
+            self._tell_lost(backend, error_response(self._failure()))
+            return self._resume()
         if isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES:
             # PostgreSQL ended this session for a reason of its own: a timeout, an administrator's word.
             return self._die(error)
@@ -1339,10 +1415,6 @@ cdef class Frontend(Speaker):
                 self.lost = _lost_transaction(cause)
             return self._resume()
         if not uncommitted and (self.committing or not (in_transaction or self.pure)):
-            if self.unsettled:
-                self.seen = self.relay.freshness.moment()
-                self.relay.freshness.committed()
-                self.unsettled = False
             failure = TransactionResolutionUnknown(
                 f"the connection to {cause}; it is not known whether the statement took effect",
                 hint="Find out before you repeat it.",

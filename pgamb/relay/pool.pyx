@@ -288,6 +288,13 @@ cdef class Pool(Home):
                 longest = backend
         return None if longest is None else (longest.owner, now_s() - longest.checked_out_at)
 
+    def forsake_reads(self, error):
+        """Ask elsewhere the reads whose answers have not begun: the member has fallen silent, or is gone."""
+        cdef Backend backend
+        for backend in list(self.backends):
+            if backend.owner is not None and backend.judging and not backend.unkept:
+                backend.lose(error)
+
     def retire(self):
         """Use no backend again: idle ones are closed now, the others when they are released."""
         self.retired = True
@@ -306,6 +313,8 @@ cdef class Pool(Home):
             backend.statements.clear()
             backend.unnamed = None
             backend.sequences_of = 0
+        elif backend.status == b"I" and not backend.replies.count and not backend.cancels:
+            return self._put(backend)
         return 0
 
     cdef int forget_parameters(self, Backend backend) except -1:

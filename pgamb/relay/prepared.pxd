@@ -32,6 +32,8 @@ cdef class Prepared:
     cdef bint closed                # its Sync or Flush is as short as it should be
     cdef int binds
     cdef int executes
+    cdef bint shows                 # there is a SHOW of pgamb's own parameters in it
+    cdef bint snapshots             # PostgreSQL takes a snapshot for something in it
     cdef bint plain                 # each portal is the unnamed one, and is executed whole, right behind its Bind
     cdef Plan plan                  # of the statement bound last
     cdef bytes completions          # what `prepare_alone` answers

@@ -63,6 +63,8 @@ cdef class Prepared:
         self.synced = False
         self.bare = self.closed = False
         self.binds = self.executes = 0
+        self.plan = None
+        self.shows = self.snapshots = False
         self.plain = True
         while size - position >= 5:
             kind = <uint8_t> data[position]
@@ -101,6 +103,11 @@ cdef class Prepared:
                     bound = True
                     if statement is not None:
                         self.plan = statement.plan
+            elif kind == b"C" and body < end and body[0] == b"S":
+                # What follows in the batch finds it no more.
+                if pending is None:
+                    pending = {}
+                pending[_text(body + 1, end)] = None
             elif kind == b"D":
                 self.found.append(None)
                 self.plain = self.plain and bound and total == 7
@@ -130,6 +137,8 @@ cdef class Prepared:
         if need & READ:
             need |= NEUTRAL
         self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
+        self.shows = self.shows or statement.plan.shows
+        self.snapshots = self.snapshots or statement.plan.snapshots
         self.pins |= statement.plan.pins
         self.unpins |= statement.plan.unpins
         if statement.plan.customs is not None:
@@ -165,16 +174,13 @@ cdef class Prepared:
         """Return the statement that a Bind or a Describe speaks of, None if there is none of that name."""
         cdef const char* name = _behind(body, end) if bind else body + 1
         cdef bytes text
-        cdef Statement statement
         if name == NULL:
             return None
         text = _text(name, end)
         if text is None:
             return None
-        if pending is not None:
-            statement = pending.get(text)
-            if statement is not None:
-                return statement
+        if pending is not None and text in pending:
+            return <Statement> pending[text]
         if not text:
             return self.unnamed
         return self.names.get(text)
@@ -428,7 +434,14 @@ cdef class Prepared:
 
     cdef int _need_unnamed(self, const char* message) except -1:
         """See to it that the backend's unnamed statement is this session's."""
-        if self.unnamed is None or self.backend.unnamed is self.unnamed:
+        if self.unnamed is None:
+            # Another session may have left one there.
+            self._take(message)
+            self._put_close(b"")
+            self.backend.replies.push(CLOSE, SWALLOW, None)
+            self.backend.unnamed = None
+            return 0
+        if self.backend.unnamed is self.unnamed:
             return 0
         self._take(message)
         self._put_parse(b"", self.unnamed.sql, self.unnamed.types)

@@ -10,6 +10,7 @@ cdef class Plan:
     cdef readonly int control       # routing.control.Control of a single statement
     cdef readonly object command    # ... and all that it says
     cdef readonly int wish          # routing.hints.Wish of its leading comment
+    cdef readonly bint snapshots    # PostgreSQL takes a snapshot when it analyses or runs it
     cdef readonly bint creates      # CREATE: its command tag may be that of a query
     cdef readonly bint plain_table  # CREATE TABLE of a table that makes no query more than a read
     cdef readonly bint shows        # SHOW of one of pgamb's own parameters

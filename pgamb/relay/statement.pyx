@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from pgamb.relay.fingerprint cimport fingerprint
 
-from pgamb.routing.control import NO_CONTROL, control_of
+from pgamb.routing.control import NO_CONTROL, control_of, takes_snapshot
 from pgamb.routing.ddl import makes_plain_table
 from pgamb.routing.hints import SHOWN, in_quotes, raising, refusal, wish_of_comment
 from pgamb.routing.intent import Need, Pin
@@ -57,6 +57,7 @@ cdef class Plan:
         self.command = control_of(sql) if self.need & CONTROL and not self.need & MULTIPLE else NO_CONTROL
         self.control = int(self.command.kind)
         self.wish = int(wish_of_comment(sql))
+        self.snapshots = not self.need & CONTROL and takes_snapshot(sql)
         self.creates = intent.reason.startswith("CREATE")
         self.plain_table = self.creates and makes_plain_table(sql)
         self.shows = self.need & SHOW and intent.name in SHOWN

@@ -152,3 +152,17 @@ def _modes(kind: Control, words: list[bytes], *, start: bool = False) -> Command
             if not words:
                 return NO_CONTROL
     return Command(kind, None, isolation, read_only, plain, start)
+
+
+_SNAPSHOTS = frozenset(
+    b"select values table with ( insert update delete merge explain declare copy create call do".split()
+)
+
+
+def takes_snapshot(sql: bytes) -> bool:
+    """Tell whether PostgreSQL takes a snapshot for a statement: SET TRANSACTION is too late behind it.
+
+    True for everything that begins like a query, a change, or what contains one.
+    """
+    words = scan(sql).words
+    return bool(words) and words[0] in _SNAPSHOTS

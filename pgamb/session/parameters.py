@@ -103,9 +103,23 @@ class Expression(bytes):
     """A value as SQL that gives it."""
 
 
-def set_config_query(items: Mapping[bytes, bytes]) -> bytes:
-    """Return the query that sets parameters for the session; a value may be an `Expression`."""
-    return b"SELECT " + b", ".join(_set_config(name, value) for name, value in items.items())
+def set_config_query(items: Mapping[bytes, bytes], *, defaults: Mapping[bytes, bytes]) -> bytes:
+    """Return the query that sets parameters for the session, those of `defaults` only where they have never been set.
+
+    A value may be an `Expression`.
+    """
+    calls = [_set_config(name, value) for name, value in items.items()]
+    calls += [
+        b"CASE WHEN pg_catalog.current_setting("
+        + _literal(name)
+        + b", true) IS NULL OR pg_catalog.current_setting("
+        + _literal(name)
+        + b", true) OPERATOR(pg_catalog.=) '' THEN "
+        + _set_config(name, value)
+        + b" END"
+        for name, value in defaults.items()
+    ]
+    return b"SELECT " + b", ".join(calls)
 
 
 def is_ambiguous(parameters: Mapping[bytes, bytes]) -> bool:
