@@ -71,6 +71,7 @@ cdef int NEVER_A_READ = int(
     | Need.EXECUTE | Need.EMPTY | Need.SEQUENCE
 )
 cdef int CONTROL_BEGIN = int(Control.BEGIN)
+cdef int ROLLBACK_TO = int(Control.ROLLBACK_TO)
 # What ends a failed transaction. (A ROLLBACK TO that is not answered here names no savepoint that there is.)
 cdef unsigned char[5] ENDINGS = [
     int(Control.COMMIT), int(Control.COMMIT_CHAIN), int(Control.ROLLBACK), int(Control.ROLLBACK_CHAIN),
@@ -592,7 +593,9 @@ cdef class Frontend(Speaker):
             self._enter(
                 need, prepared.synced and (
                     prepared.binds == 0 or not need & NEED_CONTROL
-                    or (prepared.binds == 1 and prepared.plan is not None and self._stays_failed(prepared.plan))
+                    # A ROLLBACK TO that something else stands before has not been looked at.
+                    or (prepared.binds == 1 and prepared.plan is not None and self._stays_failed(prepared.plan)
+                        and prepared.plan.control != ROLLBACK_TO)
                 ), prepared.snapshots,
             )
         if prepared.shows:
@@ -750,7 +753,7 @@ cdef class Frontend(Speaker):
     cdef bint on_refused(self, Backend backend, bytes state) except -1:
         cdef Pool pool = self.pool
         cdef bint conflict = state in CONFLICTS
-        if not pool.replica or backend.unkept or not (conflict or state in REFUSALS):
+        if not pool.replica or backend.unkept or self.pass_left or not (conflict or state in REFUSALS):
             return 0
         self._take_back(backend)
         pool.recall(backend)
@@ -1377,9 +1380,7 @@ cdef class Frontend(Speaker):
             return self._resume()
         if state == RESTORING and not self.pins:
             return self._resume()
-        if self.pass_left:
-            self.pass_drop = True
-        if backend.judging and not backend.unkept and self.repeats < REPEATS and not (
+        if backend.judging and not (backend.unkept or self.pass_left) and self.repeats < REPEATS and not (
             isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES
         ):
             # Reads, and nothing of their answers has been forwarded.
@@ -1388,6 +1389,8 @@ cdef class Frontend(Speaker):
             self._take_back(backend)
             self.relay.tell_repeated(self, None)
             return self._repeat(LOST_THERE)
+        if self.pass_left:
+            self.pass_drop = True
         if unfinished or in_transaction:
             # What it has shown already, later reads must not be older than; and it may have committed.
             self.unsettled = self.unsettled and not uncommitted
