@@ -11,7 +11,10 @@ from pgamb.cli.explanation import Judged, explanation
 from pgamb.cli.options import OptionsCommand, read
 from pgamb.cli.picture import Picture
 from pgamb.cli.view import open_view
-from pgamb.config import ExplainOptions
+from pgamb.client.catalogue_reader import CatalogueReader
+from pgamb.client.monitor import asker_from_dsn
+from pgamb.client.opener import Opener
+from pgamb.config import ClientOptions, ExplainOptions
 from pgamb.errors import ConfigError
 from pgamb.observe.logs import setup_logging
 from pgamb.registry.model import Topology
@@ -47,9 +50,11 @@ def _explain(**given: object) -> int:
     text = _text(sql)
     # What the registry's client has to say of an outage is in the error that ends us.
     setup_logging("text", "error")
-    topology, seen = asyncio.run(_look(options)) if options.registry else (None, None)
-    known = version if isinstance(version, int) else _server_version(topology)
-    click.echo(str(explanation(judge(text, BuiltIn(known), conforming=conforming), options, seen)))
+    topology, seen, catalog = asyncio.run(_look(options)) if options.registry else (None, None, None)
+    known = catalog or BuiltIn(version if isinstance(version, int) else _server_version(topology))
+    click.echo(str(explanation(judge(text, known, conforming=conforming), options, seen)))
+    if catalog is None:
+        click.echo("unseen    what the database's own functions, views and tables make of it")
     return 0
 
 
@@ -78,9 +83,21 @@ def _text(sql: str) -> str:
     return sql
 
 
-async def _look(options: ExplainOptions) -> tuple[Topology, Picture]:
+async def _look(options: ExplainOptions) -> tuple[Topology, Picture, Catalog | None]:
     async with open_view(options, timeout_s=options.timeout_s, login_dsn=options.auth_dsn) as view:
-        return view.newest, await view.picture()
+        topology = view.newest
+        return topology, await view.picture(), await _catalogue(options, topology)
+
+
+async def _catalogue(options: ExplainOptions, topology: Topology) -> Catalog | None:
+    """Read the catalogue of the database that --auth-dsn names, as `pgamb client` does; None without one."""
+    if options.auth_dsn is None:
+        return None
+    primary = topology.primary_member()
+    members = [*([primary] if primary is not None else []), *topology.replicas()]
+    login = asker_from_dsn(options.auth_dsn)
+    reader = CatalogueReader(Opener(ClientOptions(registry=options.registry)), login, {})
+    return (await reader.read(login.database, (), members)).catalog
 
 
 def _server_version(topology: Topology | None) -> int:

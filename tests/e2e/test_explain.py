@@ -54,3 +54,16 @@ def test_where_it_would_go_now(cluster: Cluster) -> None:
         assert write["now"].startswith("pg1, because pg1 says primary")
         exact = lines(pgamb(*words, "--transactions", "exact", "BEGIN", PGAMB_AUTH_DSN=cluster.dsn(cluster.primary)))
         assert exact["now"].startswith("pg1, ")
+
+
+def test_what_the_database_makes_of_it(cluster: Cluster) -> None:
+    cluster.primary.query("CREATE SEQUENCE IF NOT EXISTS explained_numbers")
+    cluster.primary.query("CREATE OR REPLACE VIEW explained AS SELECT nextval('explained_numbers')")
+    words = ("explain", "--registry", cluster.registry_url, "SELECT * FROM explained")
+    unseen = lines(pgamb(*words))
+    assert (unseen["intent"], unseen["unseen"][:14]) == ("read", "what the datab")
+    seen = lines(pgamb(*words, PGAMB_AUTH_DSN=cluster.dsn(cluster.primary)))
+    assert "unseen" not in seen
+    assert seen["intent"] == "write"
+    assert "explained" in seen["because"]
+    cluster.primary.query("DROP VIEW explained")
