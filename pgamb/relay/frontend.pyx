@@ -553,9 +553,10 @@ cdef class Frontend(Speaker):
             if take:
                 self._note_answer(prepared.plan)
                 return take
+        lasting = self.block is None or not self.block.failed
         preparing = scan == COMPLETE and prepared.binds == 0 and prepared.executes == 0
         flushed = (
-            preparing and prepared.closed and not prepared.synced and end > 5 and need & NEED_READ and not self.pins
+            lasting and preparing and prepared.closed and not prepared.synced and end > 5 and need & NEED_READ and not self.pins
             and (self.backend is None or self.granted)
         )
         if not prepared.synced and not flushed and (self.backend is None or self.granted):
@@ -574,7 +575,6 @@ cdef class Frontend(Speaker):
             return end
         if self.backend is None and self.failed:
             return self._batch_failed(data, end)
-        lasting = self.block is None or not self.block.failed
         if lasting and self.backend is None and scan == COMPLETE and (
             prepared.prepare_alone(data, end, self.group, self.parameters)
         ):

@@ -136,6 +136,9 @@ cdef class Pool(Home):
     cdef int release(self, Backend backend) except -1:
         """Take back a backend that is idle and clean."""
         backend.own(None)
+        if backend.status != b"I":
+            # It never should be here; nobody else may have it.
+            backend.tainted = True
         if backend.cancels:
             return 0        # `cancel_done` goes on from here: until then nobody may have it
         return self._put(backend)

@@ -114,6 +114,19 @@ def test_a_failed_transaction_is_ended_in_any_form(
             assert status(wire, "ROLLBACK") == "I"
 
 
+def test_a_failed_transaction_refuses_what_is_prepared_with_a_flush(wire: Wire) -> None:
+    # It was prepared like any other, and the backend went back to its pool in a failed transaction.
+    for _ in range(4):
+        wire.query("BEGIN")
+        assert status(wire, "SELECT 1/0") == "E"
+        wire.send(messages.parse("", "SELECT 1") + messages.flush())
+        while (message := wire.receive()) is not None and message.type != c.ERROR_RESPONSE:
+            pass
+        wire.send(messages.query("COMMIT") + messages.sync())
+        assert wire.until_ready()[-1].payload == b"E"
+        assert status(wire, "ROLLBACK") == "I"
+
+
 def test_set_transaction_comes_in_time_behind_what_takes_no_snapshot(wire: Wire) -> None:
     # SHOW, Parse of a SET and Close counted as queries: SET TRANSACTION was refused (25001), as psycopg found out.
     wire.query("BEGIN")
