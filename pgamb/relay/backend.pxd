@@ -51,7 +51,8 @@ cdef class Backend(Stream):
     cdef bint batch_open            # messages of the extended protocol went out, and no Sync or Query behind them
     cdef bint trailing              # something that answers nothing stands behind the ReadyForQuery just read
     cdef Buffer kept                # units that may be repeated elsewhere, as the application sent them, oldest first
-    cdef list kept_unnamed          # for each of them, the session's unnamed statement before it
+    cdef int kept_units             # how many those are
+    cdef list kept_unnamed          # the session's unnamed statement before each of them; empty if there never was one
     cdef size_t keeping             # length of the unit whose last reply is about to be pushed, if it is kept
     cdef bint unkept                # a unit that is not kept is under way, behind those that are
     cdef bint judging               # the answer to a kept unit begins here: nothing of it has been forwarded

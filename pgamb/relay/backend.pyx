@@ -133,6 +133,7 @@ cdef class Backend(Stream):
         self.replies = Replies()
         self.held = Buffer()
         self.kept = Buffer()
+        self.kept.lasting = True
         self.kept_unnamed = []
         self.statements = OrderedDict()
         self.in_recovery = in_recovery
@@ -191,7 +192,11 @@ cdef class Backend(Stream):
         if self.kept.size() == 0:
             self.judging = True
         self.kept.append(data, size)
-        self.kept_unnamed.append(unnamed)
+        if unnamed is not None or self.kept_unnamed:
+            while len(self.kept_unnamed) < self.kept_units:
+                self.kept_unnamed.append(None)
+            self.kept_unnamed.append(unnamed)
+        self.kept_units += 1
         self.keeping = size
         return 0
 
@@ -200,6 +205,7 @@ cdef class Backend(Stream):
         cdef bytes units = PyBytes_FromStringAndSize(self.kept.head(), self.kept.size())
         self.kept.clear()
         self.kept_unnamed.clear()
+        self.kept_units = 0
         self.judging = False
         return units
 
@@ -230,7 +236,9 @@ cdef class Backend(Stream):
         """A unit has been answered."""
         if size:
             self.kept.consume(size)
-            self.kept_unnamed.pop(0)
+            self.kept_units -= 1
+            if self.kept_unnamed:
+                self.kept_unnamed.pop(0)
             self.judging = self.kept.size() > 0
         if self.replies.count == 0:
             self.unkept = False

@@ -6,6 +6,7 @@ cdef class Buffer:
     cdef size_t start       # the first byte that waits
     cdef size_t end         # behind the last one
     cdef size_t capacity
+    cdef bint lasting           # it is used all the time: a little memory stays
 
     cdef inline size_t size(self) noexcept:
         return self.end - self.start

@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memmove
 
 cdef enum:
     SMALLEST_BYTES = 1024
+    LASTING_BYTES = 4096
 
 
 cdef class Buffer:
@@ -48,11 +49,14 @@ cdef class Buffer:
         return 0
 
     cdef int consume(self, size_t size) except -1:
-        """Drop the first `size` bytes; an empty buffer gives its memory back."""
+        """Drop the first `size` bytes; an empty buffer gives its memory back, unless it is `lasting` and small."""
         assert size <= self.end - self.start
         self.start += size
         if self.start == self.end:
-            self.clear()
+            if self.lasting and self.capacity <= LASTING_BYTES:
+                self.start = self.end = 0
+            else:
+                self.clear()
         return 0
 
     cdef int clear(self) except -1:

@@ -556,7 +556,8 @@ cdef class Frontend(Speaker):
         lasting = self.block is None or not self.block.failed
         preparing = scan == COMPLETE and prepared.binds == 0 and prepared.executes == 0
         flushed = (
-            lasting and preparing and prepared.closed and not prepared.synced and end > 5 and need & NEED_READ and not self.pins
+            lasting and preparing and prepared.closed and not prepared.synced and end > 5
+            and need & NEED_READ and not self.pins
             and (self.backend is None or self.granted)
         )
         if not prepared.synced and not flushed and (self.backend is None or self.granted):
@@ -770,7 +771,7 @@ cdef class Frontend(Speaker):
         cdef Effect effect
         cdef Buffer again = Buffer()
         cdef bytes units
-        cdef object unnamed = backend.kept_unnamed[0]
+        cdef object unnamed = backend.kept_unnamed[0] if backend.kept_unnamed else None
         for effect in reversed(backend.replies.effects_left()):
             if effect.name is not None:
                 self.on_undo(backend, effect, False)
@@ -956,6 +957,8 @@ cdef class Frontend(Speaker):
     cdef Pool _balanced(self, Pool pool, unsigned long long floor):
         """Return where a session reads that could go on at `pool`: there, or at a less busy replica that is as new."""
         cdef Pool other, best = None
+        if pool.load() < MUCH:
+            return pool
         for other in self.group.replicas:
             if other is not pool and other.position is not None and other.position.usable and (
                 best is None or other.load() < best.load()

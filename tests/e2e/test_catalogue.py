@@ -198,7 +198,7 @@ def database(bare_cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def ambassador(database: Cluster) -> Iterator[Ambassador]:
-    with running_ambassador(database.servers, "--pool-size", "5") as running:
+    with running_ambassador(database.servers, "--pool-size", "5", "--replica-wait", "5") as running:
         wait_for(lambda: members(running, f"{MEMBER} FROM plain") <= REPLICAS, 30, "the catalogue has been read")
         yield running
 

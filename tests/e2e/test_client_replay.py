@@ -69,7 +69,7 @@ def fragile(template: PostgresServer) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def ambassador(fragile: Cluster) -> Iterator[Ambassador]:
-    with running_ambassador(fragile.servers, "--pool-size", "10") as running:
+    with running_ambassador(fragile.servers, "--pool-size", "10", "--replica-wait", "2") as running:
         yield running
 
 

@@ -23,7 +23,7 @@ MEMBER = "SELECT current_setting('cluster_name')"
 
 @pytest.fixture(scope="module")
 def ambassador(bare_cluster: Cluster) -> Iterator[Ambassador]:
-    with running_ambassador(bare_cluster.servers, "--pool-size", "5") as running:
+    with running_ambassador(bare_cluster.servers, "--pool-size", "5", "--replica-wait", "5") as running:
         wait_for(lambda: members_of_reads(running) == REPLICAS, 30, "reads are answered by both replicas")
         yield running
 

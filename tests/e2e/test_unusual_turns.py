@@ -25,7 +25,7 @@ MEMBER = "SELECT current_setting('cluster_name')"
 @pytest.fixture(scope="module")
 def ambassador(bare_cluster: Cluster) -> Iterator[Ambassador]:
     bare_cluster.primary.query("CREATE TABLE IF NOT EXISTS turns (id int)")
-    with running_ambassador(bare_cluster.servers, "--pool-size", "3") as running:
+    with running_ambassador(bare_cluster.servers, "--pool-size", "3", "--replica-wait", "5") as running:
         wait_for(lambda: member_of(running) in REPLICAS, 30, "reads are answered by a replica")
         yield running
 

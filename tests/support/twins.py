@@ -182,7 +182,7 @@ def running_twins(cluster: Cluster) -> Iterator[Twins]:
         twins = Twins(cluster)
         stack.callback(twins.stop)
         twins.start()
-        twins.port = stack.enter_context(running_ambassador(cluster.servers)).port
+        twins.port = stack.enter_context(running_ambassador(cluster.servers, "--replica-wait", "5")).port
         yield twins
 
 
@@ -192,5 +192,5 @@ def running_relays(cluster: Cluster) -> Iterator[list[CuttingRelay]]:
     with ExitStack() as stack:
         behind = [stack.enter_context(running_relay(server.port)) for server in cluster.servers]
         url = "static://" + ",".join(f"127.0.0.1:{relay.port}" for relay in behind)
-        ambassador = stack.enter_context(running_ambassador(cluster.servers, "--registry", url))
+        ambassador = stack.enter_context(running_ambassador(cluster.servers, "--replica-wait", "5", "--registry", url))
         yield [stack.enter_context(running_relay(ambassador.port)), *behind]
