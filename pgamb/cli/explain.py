@@ -54,7 +54,7 @@ def _explain(**given: object) -> int:
     known = catalog or BuiltIn(version if isinstance(version, int) else _server_version(topology))
     click.echo(str(explanation(judge(text, known, conforming=conforming), options, seen)))
     if catalog is None:
-        click.echo("unseen    what the database's own functions, views and tables make of it")
+        click.echo("unseen    what the database's own functions, views and tables add to it")
     return 0
 
 
