@@ -562,6 +562,7 @@ cdef class Backend(Stream):
                     self.home.backend_settled(self, error)
             return 0
         self.units += 1
+        self.doomed = False
         if self.trailing and self.replies.count == 0:
             # Nobody asked for what follows: it must not pass for the answer to the next owner's query.
             self.tainted = True

@@ -685,6 +685,7 @@ cdef class Frontend(Speaker):
             return 0
         for text in self.block.texts():
             self.backend.inject_query(text, 0)
+        self.backend.doomed = self.block.failed
         if self.block.has_read and need & NEED_NEUTRAL:
             # PostgreSQL judges some statements by whether a query has run before; this is the shortest one.
             self.backend.inject_query(b"SELECT", 0)

@@ -378,7 +378,7 @@ cdef class Prepared:
             self.backend.statements[statement] = None
             self.backend.tainted = True
         elif statement in self.backend.statements:
-            if self.backend.status != b"E" or statement.plan.need & END:
+            if not (self.backend.status == b"E" or self.backend.doomed) or statement.plan.need & END:
                 self.backend.replies.push(PARSE, ANSWER, effect)
                 return 0
             # What may be prepared in a failed transaction (ROLLBACK TO, nothing at all) PostgreSQL tells best.

@@ -26,6 +26,8 @@ from tests.support.twins import Twins, running_relays
 LONG = bool(os.environ.get("PGAMB_LONG"))
 EXAMPLES, CUT_EXAMPLES = (20_000, 1_000) if LONG else (300, 40)
 RANDOM = settings(
+    # The same ones in every ordinary run: what the long run finds becomes a story.
+    derandomize=not LONG,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

@@ -114,6 +114,20 @@ def test_a_failed_transaction_is_ended_in_any_form(
             assert status(wire, "ROLLBACK") == "I"
 
 
+def test_a_failed_transaction_refuses_what_its_backend_has_prepared(wire: Wire) -> None:
+    # Where a backend had the statement already, its Parse was answered here, though the transaction had failed.
+    for _ in range(6):
+        wire.send(messages.parse("kept", "SELECT 1, txid_current()") + messages.bind("", "kept") + messages.sync())
+        wire.until_ready()
+        wire.send(messages.close(c.STATEMENT, "kept") + messages.sync())
+        wire.until_ready()
+        wire.query("BEGIN")
+        assert status(wire, "SELECT 1/0") == "E"
+        wire.send(messages.parse("kept", "SELECT 1, txid_current()") + messages.sync())
+        assert kinds(wire.until_ready()) == "EZ"
+        assert status(wire, "ROLLBACK") == "I"
+
+
 def test_a_failed_transaction_refuses_what_is_prepared_with_a_flush(wire: Wire) -> None:
     # It was prepared like any other, and the backend went back to its pool in a failed transaction.
     for _ in range(4):
