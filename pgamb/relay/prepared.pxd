@@ -41,6 +41,7 @@ cdef class Prepared:
     cdef Backend backend
     cdef const char* region         # the beginning of what is sent as it is
     cdef size_t staged
+    cdef bint quiet                 # nothing is under way before it that could fail
     cdef bint touched               # something is not sent as it is
     cdef set fresh                  # names prepared behind a DEALLOCATE ALL of the same batch; None without one
 

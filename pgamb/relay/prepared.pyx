@@ -231,6 +231,7 @@ cdef class Prepared:
         self.staged = 0
         self.touched = False
         self.fresh = None
+        self.quiet = backend.replies.count == 0 and not backend.doomed
         if self.undone and not backend.replies.count:
             self.undone.clear()
         while position < size:
@@ -378,7 +379,7 @@ cdef class Prepared:
             self.backend.statements[statement] = None
             self.backend.tainted = True
         elif statement in self.backend.statements:
-            if not (self.backend.status == b"E" or self.backend.doomed) or statement.plan.need & END:
+            if (self.quiet and self.backend.status != b"E") or statement.plan.need & END:
                 self.backend.replies.push(PARSE, ANSWER, effect)
                 return 0
             # What may be prepared in a failed transaction (ROLLBACK TO, nothing at all) PostgreSQL tells best.
