@@ -23,11 +23,6 @@ NAMES = (
 )
 
 
-def name_of(int reason):
-    """Return what metrics call a reason."""
-    return NAMES[reason][0]
-
-
 def words_of(int reason):
     """Return what people are told."""
     return NAMES[reason][1]
