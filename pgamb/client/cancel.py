@@ -12,7 +12,8 @@ import logging
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
 from pgamb.errors import QueryCanceled
-from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.frontend import Frontend
+from pgamb.relay.session import Relay
 
 log = logging.getLogger(__name__)
 

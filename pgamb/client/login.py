@@ -35,8 +35,9 @@ from pgamb.errors import (
     TooManyConnections,
 )
 from pgamb.registry.model import Address, Member, Role
-from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor
+from pgamb.relay.session import Relay
 from pgamb.session.wish import wish_of_startup
 from pgamb.wire import messages
 from pgamb.wire.startup import (

@@ -29,8 +29,9 @@ from pgamb.errors import AdminShutdown, ConfigError, PgambError
 from pgamb.registry.model import Topology
 from pgamb.registry.source import Registry, StaticSource, open_registry, parse_registry_url
 from pgamb.relay.backend import Backend
-from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor, Source
+from pgamb.relay.session import Relay
 from pgamb.relay.statement import Plan
 from pgamb.session.parameters import ParameterSets
 

@@ -26,9 +26,10 @@ from pgamb.observe.snapshot import (
 )
 from pgamb.registry.model import Member, Role
 from pgamb.registry.source import Registry
-from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.frontend import Frontend
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.routes import NAMES
+from pgamb.relay.session import Relay
 from pgamb.routing.freshness import format_floor, format_lsn
 
 # The data plane's words for what a frontend does, where they are not the ones for people.

@@ -1,101 +1,16 @@
-"""A connection to an application, and what all of them share."""
+"""A connection to an application."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from pgamb.relay.backend cimport Backend
-from pgamb.relay.freshness cimport Freshness, Position
-from pgamb.relay.pool cimport Pool
-from pgamb.relay.replies cimport Effect
-from pgamb.relay.routes cimport REASONS
-from pgamb.relay.speaker cimport Speaker
-from pgamb.relay.statement cimport Plan, Statement
+from pgamb.relay.healer cimport Healer
+from pgamb.relay.statement cimport Plan
 
 
-cdef enum State:
-    READY           # the next message may be looked at
-    WAITING         # for a backend, or for a primary
-    PARKED          # until a replica is new enough
-    SETTLING        # the backend is being given this session's parameters
-    ASKING          # the backend is being asked for this session's parameters
-    RESTORING       # ... and given back what a RESET returns to
-    PREPARING       # statements are being prepared, and a Sync of ours ends that
-    STALLED         # the next statement needs another backend than the one still at work
-    CLOSED
-
-
-cdef class Relay:
-    cdef readonly object parameter_sets     # session.parameters.ParameterSets
-    cdef readonly dict frontends            # the process id that an application was told -> Frontend
-    cdef readonly bint session_mode
-    cdef readonly int prepared_limit        # statements per backend
-    cdef readonly bint lazy                 # transactions begin when they have to
-    cdef readonly Freshness freshness
-    cdef object on_frontend_closed          # called as (frontend)
-    cdef object on_changed                  # called as (database, command tag) after DDL, when others can see it
-    cdef object on_repeated                 # called as (frontend, plan or None)
-    cdef unsigned long long[REASONS] counts
-    cdef readonly unsigned long long refusals   # reads asked again because a replica refused them
-    cdef readonly unsigned long long conflicts  # ... because replay cancelled them
-    cdef readonly unsigned long long losses     # ... because their member was lost
-    cdef readonly unsigned long long to_primary
-    cdef readonly unsigned long long to_replica
-
-    cdef int tell_repeated(self, Frontend frontend, Plan plan) except -1
-    cdef bytes own_parameters(self, Frontend frontend)
-
-
-cdef class Frontend(Speaker):
-    cdef readonly Relay relay
-    cdef readonly int pid                   # what the application was told; key of its cancel requests
-    cdef readonly bytes secret
-    cdef readonly object startup            # ParameterSet that it asked for when it connected
-    cdef readonly Backend backend
-    cdef readonly Pool pool                 # of the backend, or the one waited for
-    cdef readonly int pins
-    cdef uint8_t state
-    cdef bint ambiguous                     # its parameters forbid to trust what its SQL seems to say
-    cdef bint serializable                  # its parameters keep it off replicas
-    cdef bint snapshot                      # its transactions are at least REPEATABLE READ, if they do not say
-    cdef int role                           # routing.hints.Wish
-    cdef bint opaque                        # it may have set custom parameters whose names nobody has seen
-    cdef bint dirty                         # a parameter may have changed
-    cdef bint reset                         # ... to what it was when the session began
-    cdef frozenset customs                  # the custom parameters that may be set; None, most often
-    # What its reads must not be older than. Moments are those of `freshness`.
-    cdef unsigned long long seen            # the moment by which it has seen the primary, 0: it has not
-    cdef unsigned long long min_lsn         # what it was told from elsewhere
-    cdef Position read_at                   # the replica that it read from last, None: the primary, or nobody
-    cdef unsigned long long read_moment     # ... the moment by which it had seen that
-    cdef unsigned long long read_epoch
-    cdef list changes                       # command tags of DDL that has not been committed; None, most often
-    cdef bint unsettled                     # what was sent may have written, and has not been committed
-    cdef bint parked                        # `freshness` will call
-    cdef bint impatient                     # it has been parked long enough
-    cdef unsigned long long asked_floor     # the moment that a SHOW waits for, 0: none
-    cdef double next_move_s                 # monotonic: when it may look for a less busy replica again
-    cdef bint committing                    # what was sent ends a transaction
-    cdef bint pure                          # what was sent are proven reads
-    cdef bint granted                       # the backend is there for the unit at hand, which has not been sent yet
-    cdef bint opening                       # that unit makes the transaction real
-    cdef bint wished                        # that unit is asked of a replica because the application says so
-    cdef bint visiting                      # ... only to hear what it says in a transaction that has failed
-    cdef bint opened                        # ... it has been sent, and not been answered
-    cdef bint batch_failed
-    cdef uint8_t healing                    # Reason why the unit at hand is asked again, 0 if it is not
-    cdef uint8_t repeats
-    cdef uint8_t reason                     # Reason why the last unit went where it went
-    cdef readonly Pool routed               # ... and where; None: nowhere
-    cdef Plan plan                          # ... and what it was, if that is known
-    cdef bint multiple                      # ... are several statements in one Query
-    cdef int unpins
-    cdef readonly unsigned long long units
-
+cdef class Frontend(Healer):
     cdef int _input(self, const char* data, size_t size) except -1
     cdef size_t _process(self, const char* data, size_t size) except? 0
-    cdef int _resume(self) except -1
-    cdef int leave(self) except -1
     cdef int _unqueue(self) except -1
-
     cdef int on_ready(self, uint32_t events) except -1
     cdef size_t _query(self, const char* data, size_t size, size_t total) except? 0
     cdef size_t _function_call(self, const char* data, size_t size, size_t total) except? 0
@@ -104,59 +19,14 @@ cdef class Frontend(Speaker):
     cdef size_t _copy_data(self, const char* data, size_t size) except? 0
     cdef size_t _extended(self, const char* data, size_t size) except? 0
     cdef size_t _prepare(self, const char* data, size_t end) except 0
-    cdef bint _attach(self, int need, Plan plan) except -1
-    cdef Pool _route(self, int need, Plan plan)
-    cdef bint _reads_snapshot(self) noexcept
-    cdef Pool _choose(self)
-    cdef Pool _balanced(self, Pool pool, unsigned long long floor)
-    cdef int _park(self, Position position, unsigned long long floor) except -1
-    cdef int _unpark(self) except -1
-    cdef bint _knows_floor(self) except -1
-    cdef int _saw(self, Backend backend) except -1
-    cdef int on_fresher(self, bint last) except -1
-    cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1
-    cdef int _tell_changes(self) except -1
-    cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1
     cdef int _lend(self) except -1
     cdef bint may_begin(self) noexcept
     cdef bint _is_busy(self) except -1
     cdef bint _alone(self, int need) noexcept
-    cdef bint _has_snapshot(self) noexcept
     cdef int _enter(self, int need, bint single, bint snapshot) except -1
     cdef bint _stays_failed(self, Plan plan) noexcept
     cdef int _end_visit(self) except -1
-    cdef int _forget_visit(self) except -1
     cdef int _note_answer(self, Plan plan) except -1
-    cdef bint _may_keep(self, int need, size_t size) noexcept
-    cdef int _learn(self, Plan plan) except -1
-    cdef bint on_refused(self, Backend backend, bytes state) except -1
-    cdef int _take_back(self, Backend backend) except -1
-    cdef int _repeat(self, int reason) except -1
-    cdef int on_requeued(self) except -1
-    cdef int _adopt_parameters(self) except -1
-    cdef int _heed(self, str floor) except -1
-    cdef int _wait(self) except -1
-    cdef bint _settle(self) except -1
-    cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1
-    cdef int _ask(self) except -1
-    cdef int _asked(self, Backend backend, bytes error, list rows) except -1
-    cdef int backend_granted(self, Backend backend) except -1
-    cdef int checkout_failed(self, object error) except -1
-    cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
-    cdef bytes on_error(self, Backend backend, bytes payload)
-    cdef int on_parameter(self, Backend backend) except -1
-    cdef int on_parsed(self, Backend backend, Statement statement) except -1
-    cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
-    cdef int _release(self) except -1
-    cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
-    cdef int backend_lost(self, Backend backend, object error) except -1
-    cdef int _die(self, object error) except -1
-
     cdef int _trusted(self, int need, Plan plan)
-    cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept
-
     cdef int _terminate(self) except -1
-
-    cdef int _mark_sequences(self) except -1
-    cdef int _ask_sequences(self) except -1

@@ -1,41 +1,11 @@
 import ssl
-from collections.abc import Callable
 
 from pgamb.errors import PgambError
 from pgamb.relay.backend import Backend, Owner
-from pgamb.relay.freshness import Freshness
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
-from pgamb.relay.statement import Plan
-from pgamb.session.parameters import ParameterSet, ParameterSets
-
-class Relay:
-    def __init__(
-        self,
-        parameter_sets: ParameterSets,
-        freshness: Freshness,
-        *,
-        session_mode: bool,
-        prepared_limit: int,
-        on_frontend_closed: Callable[[Frontend], object],
-        lazy: bool = True,
-        on_repeated: Callable[[Frontend, Plan | None], object] | None = None,
-        on_changed: Callable[[str, bytes], object] | None = None,
-    ) -> None: ...
-    @property
-    def frontends(self) -> dict[int, Frontend]: ...
-    @property
-    def to_primary(self) -> int: ...
-    @property
-    def to_replica(self) -> int: ...
-    @property
-    def routes(self) -> list[int]: ...
-    @property
-    def refusals(self) -> int: ...
-    @property
-    def conflicts(self) -> int: ...
-    @property
-    def losses(self) -> int: ...
+from pgamb.relay.session import Relay
+from pgamb.session.parameters import ParameterSet
 
 class Frontend(Owner):
     def __init__(

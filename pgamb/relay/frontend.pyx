@@ -5,100 +5,68 @@ Responsibility: find the units of work in what the application sends (a Query, a
 backend for each, forward it, and let go of the backend when PostgreSQL says that nothing holds it any more.
 
 While the session has a `block`, its transaction is not real: proven reads run by themselves, what controls the
-transaction is answered here (`speaker`), and anything else opens it (`_open`).
+transaction is answered here (`speaker`), and anything else opens it (`_enter`).
 
 Invariants:
 * while `state` is not READY nothing is forwarded: what arrives stays in `pending`, and reading stops;
 * a unit is forwarded only when the backend's parameters are the session's;
-* a read may be asked again elsewhere (`_repeat`) as long as nothing of its answer has been forwarded; nothing else may;
 * a backend is released only when it owes nothing, its status is `I`, nothing pins it, and `parameters` is what
   PostgreSQL says is in force; in any other case it is cleaned or closed.
 
-A unit is routed when it begins and nothing is attached. What follows while replies are owed stays on the attached
-backend, unless that is a replica and the new unit is not a proven read: then it waits (STALLED) for its turn.
+What a session is, where its units go, what becomes of one whose member is lost: session.pyx, router.pyx, healer.pyx.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr
 
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
-from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u32
-from pgamb.relay.freshness cimport Freshness, Position
+from pgamb.relay.healer cimport Healer
+from pgamb.relay.numbers cimport (
+    CONTROL_BEGIN, CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_PREPARE_TRANSACTION, CONTROL_ROLLBACK,
+    CONTROL_ROLLBACK_CHAIN, CONTROL_ROLLBACK_TO, NEED_CONTROL, NEED_COPY_IN, NEED_DEALLOCATE,
+    NEED_DEALLOCATE_ALL, NEED_EMPTY, NEED_EXECUTE, NEED_MULTIPLE, NEED_NEUTRAL,
+    NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SHOW, NEED_TRANSACTION_TIME, PIN_LOAD, PIN_OTHER, PIN_SESSION_MODE,
+    WISH_REPLICA,
+)
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
-from pgamb.relay.replies cimport CAPTURE, COPY_END, QUERY, REPORT, SETTLE, SWALLOW, SYNC, Effect
-from pgamb.relay.routes cimport (
-    A_QUESTION, A_READ, A_WRITE, ANSWERED, ASKED_FOR_PRIMARY, ASKED_FOR_REPLICA, ATTACHED, ISOLATION, LOST_THERE,
-    NO_REPLICA, NOT_NEW_ENOUGH, PINNED, PREPARES, REASONS, REFUSED_THERE, TRANSACTION, UNREADABLE,
-)
-from pgamb.relay.speaker cimport Speaker
-from pgamb.relay.statement cimport Plan, Statement
+from pgamb.relay.replies cimport COPY_END, QUERY, SETTLE, SWALLOW, SYNC, Effect
+from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
+from pgamb.relay.session cimport CLOSED, PARKED, PREPARING, READY, STALLED, WAITING, Relay
+from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
-from pgamb.errors import (
-    AdminShutdown, PostgresError, ProtocolViolation, SerializationFailure, TransactionResolutionUnknown,
-)
-from pgamb.relay.routes import words_of
-from pgamb.routing.control import Control, Isolation
-from pgamb.routing.freshness import format_floor, parse_floor
-from pgamb.routing.hints import Wish, wish_of_role
-from pgamb.routing.intent import Need, Pin
-from pgamb.session.parameters import SETTINGS_QUERY, Expression, set_config_query, settings_query
-from pgamb.wire.messages import error_response, parse_error_fields, query
+from pgamb.errors import ProtocolViolation
+from pgamb.wire.messages import error_response, query
 
-cdef int NEED_READ = int(Need.READ)
-cdef int NEED_NEUTRAL = int(Need.NEUTRAL)
-cdef int NEED_BEGIN = int(Need.BEGIN)
-cdef int NEED_READ_ONLY = int(Need.READ_ONLY)
-cdef int NEED_SEQUENCE = int(Need.SEQUENCE)
-cdef int NEED_COMMITS = int(Need.COMMITS)
-cdef int NEED_SET = int(Need.SET)
-cdef int NEED_SETTINGS = int(Need.SETTINGS)
-cdef int NEED_MULTIPLE = int(Need.MULTIPLE)
-cdef int NEED_DEALLOCATE = int(Need.DEALLOCATE)
-cdef int NEED_DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
-cdef int NEED_CONTROL = int(Need.CONTROL)
-cdef int NEED_COPY_IN = int(Need.COPY_IN)
-cdef int NEED_SHOW = int(Need.SHOW)
-cdef int NEED_TIME = int(Need.TRANSACTION_TIME)
 # What no wish makes a read: it is no query, or the session's state hangs on it.
-cdef int NEVER_A_READ = int(
-    Need.CONTROL | Need.SET | Need.SHOW | Need.COPY_IN | Need.MULTIPLE | Need.DEALLOCATE | Need.DEALLOCATE_ALL
-    | Need.EXECUTE | Need.EMPTY | Need.SEQUENCE
-)
-cdef int CONTROL_BEGIN = int(Control.BEGIN)
-cdef int ROLLBACK_TO = int(Control.ROLLBACK_TO)
+cdef enum:
+    NEVER_A_READ = (
+        NEED_CONTROL | NEED_SET | NEED_SHOW | NEED_COPY_IN | NEED_MULTIPLE | NEED_DEALLOCATE | NEED_DEALLOCATE_ALL
+        | NEED_EXECUTE | NEED_EMPTY | NEED_SEQUENCE
+    )
 # What ends a failed transaction. (A ROLLBACK TO that is not answered here names no savepoint that there is.)
 cdef unsigned char[5] ENDINGS = [
-    int(Control.COMMIT), int(Control.COMMIT_CHAIN), int(Control.ROLLBACK), int(Control.ROLLBACK_CHAIN),
-    int(Control.PREPARE_TRANSACTION),
+    CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_ROLLBACK, CONTROL_ROLLBACK_CHAIN,
+    CONTROL_PREPARE_TRANSACTION,
 ]
-cdef int LEVEL_DEFAULT = int(Isolation.DEFAULT)
-cdef int LEVEL_REPEATABLE_READ = int(Isolation.REPEATABLE_READ)
-cdef int WISH_PRIMARY = int(Wish.PRIMARY)
-cdef int WISH_REPLICA = int(Wish.REPLICA)
-# A standby refuses with these what it cannot do, whatever the words (which are translated): a read that the primary,
-# too, answers so has lost nothing by being asked again.
-cdef tuple REFUSALS = (b"25006", b"0A000", b"55000", b"XX000")
-# Replay has cancelled it, which says nothing about the statement.
-cdef tuple CONFLICTS = (b"40001", b"40P01")
-# The server goes down: what it cuts off is told by what was under way.
-# Replay may end a session, too, if cancelling its statement is not enough.
-SHUTDOWN_STATES = ("57P01", "57P02", "57P03", "40001", "40P01")
+
 # What DISCARD ALL does not take back.
-cdef int PIN_UNCLEAN = int(Pin.LOAD | Pin.OTHER)
-cdef int PIN_FAST_PATH = int(Pin.OTHER)
-# Pin bits of our own, above those of a statement.
-cdef int PIN_SESSION_MODE = 1 << 30
-cdef int PIN_SEQUENCES = 1 << 29
-cdef int PIN_PARAMETER = int(Pin.PARAMETER)
-cdef int PIN_TEMPORARY = int(Pin.TEMPORARY)
-# The beginnings of command tags after which a database's catalogue may be another one (routing.ddl knows which).
-cdef tuple CHANGES = (b"CREATE ", b"ALTER ", b"DROP ", b"IMPORT ", b"DO", b"CALL")
+cdef enum:
+    PIN_UNCLEAN = PIN_LOAD | PIN_OTHER
+
+cdef enum:
+    # A Query up to this size is looked at whole; a longer one is taken for a write.
+    QUERY_BYTES = 1 << 20
+    # A batch is gathered up to this size; a longer one goes to the primary as it comes.
+    BATCH_BYTES = 1 << 18
+    # PostgreSQL's limits: PQ_LARGE_MESSAGE_LIMIT and PQ_SMALL_MESSAGE_LIMIT.
+    LARGE_BYTES = 0x3ffffffe
+    SMALL_BYTES = 10000
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -109,95 +77,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
 
 
-# The position of the server that is asked, nothing on a replica.
-cdef object HERE = Expression(
-    b"CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text END"
-)
-cdef unsigned long long UNKNOWN_LSN = 0xffff_ffff_ffff_ffff
-# A session looks for another replica when its own has so much more outstanding work than that one, and so seldom.
-cdef double MUCH = 3
-cdef double MOVE_S = 1.0
-
-cdef enum:
-    # A Query up to this size is looked at whole; a longer one is taken for a write.
-    QUERY_BYTES = 1 << 20
-    # A batch is gathered up to this size; a longer one goes to the primary as it comes.
-    BATCH_BYTES = 1 << 18
-    # PostgreSQL's limits: PQ_LARGE_MESSAGE_LIMIT and PQ_SMALL_MESSAGE_LIMIT.
-    LARGE_BYTES = 0x3ffffffe
-    SMALL_BYTES = 10000
-    # A session that sets more custom parameters than this keeps its backend, rather than ask for them all.
-    CUSTOMS = 256
-    # A longer read is not kept, and so not repeated.
-    KEEP_BYTES = 1 << 16
-    # How often a read is asked again after its member was lost: it may be the read that kills them.
-    REPEATS = 2
-
-
-cdef class Relay:
-    """What all frontends of a process share.
-
-    `on_repeated(frontend, plan)` hears of reads that are asked again; `plan` is that of one that a replica has refused.
-    """
-
-    def __init__(
-        self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
-        bint lazy=True, on_repeated=None, on_changed=None,
-    ):
-        self.parameter_sets = parameter_sets
-        self.freshness = freshness
-        self.session_mode = session_mode
-        self.prepared_limit = prepared_limit
-        self.on_frontend_closed = on_frontend_closed
-        self.on_repeated = on_repeated
-        self.on_changed = on_changed
-        self.lazy = lazy and not session_mode
-        self.frontends = {}
-
-    @property
-    def routes(self):
-        """Return how many units went where they went for each reason, in the order of `routes.NAMES`."""
-        return [self.counts[reason] for reason in range(REASONS)]
-
-    cdef int tell_repeated(self, Frontend frontend, Plan plan) except -1:
-        if self.on_repeated is not None:
-            self.on_repeated(frontend, plan)
-        return 0
-
-    cdef bytes own_parameters(self, Frontend frontend):
-        """Return the query that gives a backend pgamb's own parameters."""
-        cdef Freshness freshness = self.freshness
-        cdef object floor = ""
-        if frontend.asked_floor and freshness.known(frontend.asked_floor):
-            floor = format_floor(freshness.floor_of(frontend.asked_floor), freshness.timeline)
-        frontend.asked_floor = 0
-        return set_config_query({
-            b"pgamb.last_route": frontend.last_route.encode("utf-8", "replace"),
-            # Where nobody asks for positions, for want of a replica, the primary is asked here.
-            b"pgamb.lsn": floor.encode() if floor else HERE,
-            b"pgamb.status": self.status(frontend).encode("utf-8", "replace"),
-        }, defaults={b"pgamb.role": b"auto", b"pgamb.min_lsn": b""})
-
-    def status(self, Frontend frontend):
-        """Return in one line how things stand for a session: its members, how far they are, and what holds it."""
-        cdef Pool pool
-        cdef list parts = []
-        primary = frontend.group.primary
-        parts.append(f"primary {primary.name}" if primary is not None else "no primary: writes are held")
-        if self.freshness.timeline:
-            parts.append(f"timeline {self.freshness.timeline}")
-        for pool in frontend.group.replicas:
-            if pool.position is None:
-                parts.append(f"replica {pool.name}")
-            elif pool.position.usable:
-                parts.append(f"replica {pool.name} {pool.position.lag_bytes} bytes behind")
-            else:
-                parts.append(f"replica {pool.name} is left out: {pool.position.why_not}")
-        parts.append(f"pinned by {', '.join(frontend.pin_names)}" if frontend.pins else "not pinned")
-        return "; ".join(parts)
-
-
-cdef class Frontend(Speaker):
+cdef class Frontend(Healer):
     """A logged-in application; `fd` is a connected non-blocking socket whose descriptor now belongs to this object.
 
     `rest` is what the application had sent behind its log-in.
@@ -229,35 +109,6 @@ cdef class Frontend(Speaker):
             f"<Frontend pid={self.pid} fd={self.fd} state={self.state_name} pins={self.pin_names} "
             f"backend={self.backend!r}>"
         )
-
-    @property
-    def state_name(self):
-        if self.state == READY:
-            if self.backend is not None:
-                return "active"
-            return "idle" if self.block is None else "virtual"
-        return {
-            WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
-            RESTORING: "restoring", PREPARING: "active", CLOSED: "closed",
-        }[self.state]
-
-    @property
-    def last_route(self):
-        """Return where the last unit went, and why, in words."""
-        evidence = "" if self.plan is None else f" ({self.plan.intent.reason})"
-        place = "pgamb" if self.routed is None else f"{self.routed.name}"
-        role = "" if self.routed is None else " (replica)" if self.routed.replica else " (primary)"
-        return f"{place}{role}: {words_of(self.reason)}{evidence}"
-
-    @property
-    def pin_names(self):
-        """What pins this session to its backend, as words."""
-        names = [pin.name.lower() for pin in Pin if pin & self.pins]
-        if self.pins & PIN_SESSION_MODE:
-            names.append("session_mode")
-        if self.pins & PIN_SEQUENCES:
-            names.append("sequences")
-        return names
 
     # Input.
 
@@ -469,7 +320,7 @@ cdef class Frontend(Speaker):
         if self.block is not None:
             self._enter(0, True, True)
         # It may be set_config() or pg_advisory_lock(): whatever it leaves behind, nobody else gets this backend.
-        self._note(0, PIN_FAST_PATH, 0, None)
+        self._note(0, PIN_OTHER, 0, None)
         self.backend.batch_open = False
         self.backend.replies.push(QUERY, 0, None)
         self.backend.end_unit()
@@ -596,7 +447,7 @@ cdef class Frontend(Speaker):
                     prepared.binds == 0 or not need & NEED_CONTROL
                     # A ROLLBACK TO that something else stands before has not been looked at.
                     or (prepared.binds == 1 and prepared.plan is not None and self._stays_failed(prepared.plan)
-                        and prepared.plan.control != ROLLBACK_TO)
+                        and prepared.plan.control != CONTROL_ROLLBACK_TO)
                 ), prepared.snapshots,
             )
         if prepared.shows:
@@ -666,12 +517,9 @@ cdef class Frontend(Speaker):
 
     cdef bint _alone(self, int need) noexcept:
         """Tell whether a read can run by itself, while the transaction that it is in stays virtual."""
-        return need & NEED_READ and not need & NEED_TIME and not self.block.failed and not self._has_snapshot()
-
-    cdef bint _has_snapshot(self) noexcept:
-        """Tell whether all of the virtual transaction sees one snapshot: then its first statement makes it real."""
-        cdef int isolation = self.block.isolation
-        return isolation >= LEVEL_REPEATABLE_READ or (isolation == LEVEL_DEFAULT and self.snapshot)
+        return need & NEED_READ and not (
+            need & NEED_TRANSACTION_TIME or self.block.failed or self._has_snapshot()
+        )
 
     cdef int _enter(self, int need, bint single, bint snapshot) except -1:
         """A unit of a virtual transaction is about to be sent.
@@ -712,335 +560,11 @@ cdef class Frontend(Speaker):
         self.pool.clean(backend, False)
         return self._resume()
 
-    cdef int _forget_visit(self) except -1:
-        """Nothing that was sent can have had an effect."""
-        self.visiting = self.granted = self.opened = False
-        self.pins &= PIN_SESSION_MODE
-        self.unpins = 0
-        self.unsettled = self.dirty = self.opaque = self.committing = self.multiple = False
-        self.pure = True
-        return 0
-
     cdef int _note_answer(self, Plan plan) except -1:
         self.plan = plan
         self.routed = None
         self.reason = ANSWERED
         self.relay.counts[ANSWERED] += 1
-        return 0
-
-    # Reads that are asked again.
-
-    cdef bint _may_keep(self, int need, size_t size) noexcept:
-        """Tell whether a unit is a read that can be repeated."""
-        return (
-            (need & NEED_READ or (self.wished and self.pool.replica)) and size <= KEEP_BYTES
-            and self.backend.status == b"I" and not self.opened
-            and not self.backend.batch_open and not self.pins
-        )
-
-    cdef int _learn(self, Plan plan) except -1:
-        """A replica has refused what is being sent: none will be asked for it again."""
-        cdef Statement statement
-        if plan is not None:
-            if not plan.refused:
-                plan.refuse()
-                self.relay.tell_repeated(self, plan)
-            return 0
-        for statement in self.prepared.found:
-            if statement is not None and statement.plan.need & NEED_READ:
-                self._learn(statement.plan)
-        self.prepared.need &= ~(NEED_READ | NEED_NEUTRAL)
-        return 0
-
-    cdef bint on_refused(self, Backend backend, bytes state) except -1:
-        cdef Pool pool = self.pool
-        cdef bint conflict = state in CONFLICTS
-        if not pool.replica or backend.unkept or self.pass_left or not (conflict or state in REFUSALS):
-            return 0
-        self._take_back(backend)
-        pool.recall(backend)
-        if conflict:
-            self.relay.conflicts += 1
-        else:
-            self.relay.refusals += 1
-        self.relay.tell_repeated(self, None)
-        self._repeat(LOST_THERE if conflict else REFUSED_THERE)
-        return 1
-
-    cdef int _take_back(self, Backend backend) except -1:
-        """What is kept goes to the front of what is pending, as if it had not been sent."""
-        cdef Effect effect
-        cdef Buffer again = Buffer()
-        cdef bytes units
-        cdef object unnamed = backend.kept_unnamed[0] if backend.kept_unnamed else None
-        for effect in reversed(backend.replies.effects_left()):
-            if effect.name is not None:
-                self.on_undo(backend, effect, False)
-        if self.prepared is not None:
-            # As it was before the oldest of them.
-            self.prepared.unnamed = <Statement> unnamed
-        units = backend.take_kept()
-        again.append(PyBytes_AS_STRING(units), PyBytes_GET_SIZE(units))
-        if self.pending is not None:
-            again.append(self.pending.head(), self.pending.size())
-        self.pending = again
-        self.backend = None
-        return 0
-
-    cdef int _repeat(self, int reason) except -1:
-        """Ask again what was taken back."""
-        self.healing = reason
-        self.committing = self.multiple = self.granted = False
-        self.pure = True
-        self.unpins = 0
-        if self.state == STALLED or self.state == PREPARING:
-            self.state = READY
-        return self._resume()
-
-    # Routing.
-
-    cdef bint _attach(self, int need, Plan plan) except -1:
-        """See to it that a backend is attached on which the next unit can run; if not, return 0, with `state` set."""
-        cdef Pool pool
-        cdef Backend backend = self.backend
-        if backend is not None:
-            if backend.replies.count and not backend.batch_open and self.pool.replica and not (
-                need & NEED_READ or self.role == WISH_REPLICA
-            ):
-                self.state = STALLED
-                return 0
-            if not self.granted:
-                self._note_route(plan, self.pool, PINNED if self.pins else ATTACHED)
-                return 1
-            if not self.pool.replica or self.role == WISH_REPLICA or self.wished or (
-                need & NEED_READ and not self.opening
-            ):
-                return 1
-            # While it waited, a replica has refused what it is about to send.
-            self._release()
-        pool = self._route(need, plan)
-        if pool is None:
-            if self.state == PARKED:
-                return 0
-            self._wait()
-            self.group.hold(self)
-            return 0
-        self.pool = pool
-        self.granted = True
-        if need & NEED_SEQUENCE:
-            backend = pool.acquire_again(self, self.pid)
-        else:
-            backend = None
-        if backend is None:
-            backend = pool.acquire(self, self.parameters)
-        if backend is None:
-            self._wait()
-            pool.enqueue(self)
-            return 0
-        self.backend = backend
-        return self._settle()
-
-    cdef Pool _route(self, int need, Plan plan):
-        """Return where a unit goes, None if it has to wait: for a primary, or (PARKED) for a new enough replica."""
-        cdef Pool pool = None
-        cdef int reason = A_WRITE
-        cdef bint read = need & NEED_READ and (
-            not self.opening or (self.block.read_only == 1 and self._reads_snapshot())
-        )
-        read = read or self.wished
-        if read and self.healing:
-            reason = self.healing
-        elif self.role == WISH_PRIMARY or (plan is not None and plan.wish == WISH_PRIMARY):
-            reason = ASKED_FOR_PRIMARY
-        elif self.pins:
-            reason = PINNED
-        elif self.serializable:
-            reason = ISOLATION
-        elif read:
-            pool = self._choose()
-            if self.state == PARKED:
-                return None
-            reason = A_READ if pool is not None else NO_REPLICA if not self.group.replicas else NOT_NEW_ENOUGH
-        elif self.role == WISH_REPLICA:
-            pool = self._choose()
-            if self.state == PARKED:
-                return None
-            if pool is not None:
-                reason = ASKED_FOR_REPLICA
-            else:
-                reason = NOT_NEW_ENOUGH if self.group.replicas else NO_REPLICA
-        elif not self.relay.freshness.consistent and not self.relay.lazy and (
-            need & (NEED_BEGIN | NEED_READ_ONLY) == NEED_BEGIN | NEED_READ_ONLY
-        ):
-            # Each of its statements may see more than the one before, and nobody could see to that.
-            pool = self.group.choose_replica()
-            reason = A_READ if pool is not None else TRANSACTION
-        elif self.opening:
-            reason = TRANSACTION
-        elif self.ambiguous:
-            reason = UNREADABLE
-        elif plan is not None and plan.refused:
-            reason = REFUSED_THERE
-        elif self.block is not None:
-            reason = PREPARES
-        elif need & NEED_NEUTRAL:
-            reason = A_QUESTION
-        if self.parked:
-            self._unpark()
-        if pool is None:
-            pool = self.group.primary
-            if pool is None:
-                return None
-        self.healing = 0
-        self._note_route(plan, pool, reason)
-        return pool
-
-    cdef bint _reads_snapshot(self) noexcept:
-        """Tell whether the transaction about to be opened is REPEATABLE READ: a standby cannot be SERIALIZABLE."""
-        cdef int isolation = self.block.isolation
-        return isolation == LEVEL_REPEATABLE_READ or (
-            isolation == LEVEL_DEFAULT and self.snapshot and not self.serializable
-        )
-
-    cdef Pool _choose(self):
-        """Return the replica that the next read goes to; None: the primary, or (state PARKED) it is not known yet.
-
-        It is new enough if it has replayed what was committed before (`freshness.required`, or the session's own
-        commits), and what the session has seen of any member.
-        """
-        cdef Freshness freshness = self.relay.freshness
-        cdef Position position
-        cdef Pool pool, best = None, least = None
-        cdef unsigned long long moment = self.seen, floor = 0, bound = 0
-        cdef Py_ssize_t i, count = len(self.group.replicas)
-        if not freshness.tracks:
-            return self.group.choose_replica()
-        if freshness.everyone and freshness.required > moment:
-            moment = freshness.required
-        if self.read_at is not None:
-            if self.read_epoch != self.read_at.epoch:
-                # It may have been restored since, to what is older.
-                return None
-            bound = self.read_at.bound_lsn if self.read_at.answered >= self.read_moment else UNKNOWN_LSN
-        if freshness.known(moment):
-            floor = freshness.floor_lsn if moment == freshness.required else freshness.floor_of(moment)
-            floor = max(floor, self.min_lsn)
-        else:
-            floor = UNKNOWN_LSN
-        for i in range(count):
-            pool = <Pool> self.group.replicas[(i + self.group.turn) % count]
-            position = pool.position
-            if position is None or not position.usable:
-                continue
-            if position is self.read_at:
-                if position.replay_lsn >= floor:
-                    return self._balanced(pool, floor)
-            elif position.replay_lsn >= floor and position.replay_lsn >= bound:
-                if best is None or pool.load() < best.load():
-                    best = pool
-                continue
-            elif self.read_at is not None:
-                continue
-            if not position.behind() and (least is None or pool.load() < least.load()):
-                least = pool
-        if self.min_lsn > freshness.lsn:
-            # The primary itself was not there when it was last asked: nobody can say how long that takes.
-            freshness.ask(freshness.moment())
-        elif best is None and least is not None and not self.impatient:
-            if floor == UNKNOWN_LSN:
-                freshness.ask(moment)
-            self._park(None if floor == UNKNOWN_LSN else least.position, floor)
-        if best is not None:
-            # Equal ones take turns at getting sessions.
-            self.group.turn += 1
-        return best
-
-    cdef Pool _balanced(self, Pool pool, unsigned long long floor):
-        """Return where a session reads that could go on at `pool`: there, or at a less busy replica that is as new."""
-        cdef Pool other, best = None
-        if pool.load() < MUCH:
-            return pool
-        for other in self.group.replicas:
-            if other is not pool and other.position is not None and other.position.usable and (
-                best is None or other.load() < best.load()
-            ):
-                best = other
-        if best is None or pool.load() < MUCH + 2 * best.load():
-            return pool
-        if self.read_at.answered >= self.read_moment and best.position.replay_lsn >= max(floor, self.read_at.bound_lsn):
-            return best
-        if now_s() < self.next_move_s:
-            return pool
-        if self.impatient:
-            self.next_move_s = now_s() + MOVE_S
-            return pool
-        self.relay.freshness.ask_replica(self.read_at)
-        self._park(best.position, 0)
-        return None if self.state == PARKED else pool
-
-    cdef int _park(self, Position position, unsigned long long floor) except -1:
-        """Wait, but not for long, until more is known of a replica, or (None) of the primary."""
-        if self.impatient or self.relay.freshness.replica_wait_s <= 0:
-            return 0
-        self.state = PARKED
-        self.parked = True
-        self.waiting_since = now_s()
-        return self.relay.freshness.wait(self, position, floor)
-
-    cdef int _unpark(self) except -1:
-        """It is decided where the unit goes."""
-        self.parked = self.impatient = False
-        return self.relay.freshness.forget(self)
-
-    cdef int on_fresher(self, bint last) except -1:
-        if self.state != PARKED:
-            return 0
-        self.state = READY
-        self.impatient = last
-        return self._resume()
-
-    cdef bint _knows_floor(self) except -1:
-        """Tell whether SHOW can say up to where this session may have seen; if not, `state` says for what it waits."""
-        cdef Freshness freshness = self.relay.freshness
-        if self.backend is not None:
-            # Inside a transaction, or behind what is under way, nothing may wait: the backend itself is asked (HERE).
-            return 1
-        if not self.asked_floor:
-            self.asked_floor = freshness.moment()
-            freshness.ask(self.asked_floor)
-        if freshness.known(self.asked_floor) or self.impatient:
-            return 1
-        self._park(None, 0)
-        return self.state != PARKED
-
-    cdef int _saw(self, Backend backend) except -1:
-        """A unit outside of transactions has been answered: what it has shown, later reads must not be older than."""
-        cdef Freshness freshness = self.relay.freshness
-        if self.pool.replica and not self.unsettled:
-            self.read_at = self.pool.position
-            if self.read_at is not None:
-                self.read_moment = self.read_at.moment()
-                self.read_epoch = self.read_at.epoch
-            return 0
-        self.read_at = None
-        self.seen = freshness.moment()
-        if self.unsettled:
-            freshness.committed()
-            self.unsettled = backend.replies.count > 0
-            if self.changes is not None:
-                self._tell_changes()
-        return 0
-
-    cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1:
-        if plan is None or not plan.shows:
-            self.plan = plan
-            self.routed = pool
-            self.reason = reason
-        self.relay.counts[reason] += 1
-        if pool.replica:
-            self.relay.to_replica += 1
-        else:
-            self.relay.to_primary += 1
         return 0
 
     cdef int _lend(self) except -1:
@@ -1049,195 +573,7 @@ cdef class Frontend(Speaker):
             return 0
         return self.backend.inject_query(self.relay.own_parameters(self), 0)
 
-    cdef int _wait(self) except -1:
-        self.state = WAITING
-        self.waiting_since = now_s()
-        return 0
-
-    cdef bint _settle(self) except -1:
-        """Give a backend this session's parameters; return whether it has them already."""
-        if self.backend.parameters is self.parameters:
-            return 1
-        self.state = SETTLING
-        self.backend.inject_query(self.backend.parameters.sync_sql(self.parameters), CAPTURE | SETTLE)
-        return 0
-
-    cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1:
-        """Remember what follows from a unit that is being sent."""
-        self.units += 1
-        self.granted = False
-        self.healing = 0
-        self.asked_floor = 0
-        if self.parked:
-            self._unpark()
-        if self.block is None:
-            self.shown = 0
-        self.pins |= pins
-        self.unpins |= unpins
-        if not need & NEED_READ:
-            if need & NEED_SEQUENCE:
-                self._ask_sequences()
-            if not need & NEED_NEUTRAL:
-                self._mark_sequences()
-                self.pure = False
-                # A replica writes nothing, unless it has been promoted meanwhile.
-                self.unsettled = self.unsettled or not self.pool.replica or not self.backend.in_recovery
-            if need & (NEED_SET | NEED_SETTINGS):
-                self.dirty = True
-                self.opaque = self.opaque or need & NEED_SETTINGS != 0
-            if need & NEED_COMMITS:
-                self.committing = True
-        if need & NEED_MULTIPLE:
-            self.multiple = True
-        if customs is not None:
-            self.customs = customs if self.customs is None else self.customs | customs
-            if len(self.customs) > CUSTOMS:
-                self.pins |= PIN_PARAMETER
-        return 0
-
-    cdef int _mark_sequences(self) except -1:
-        """What is being sent may call nextval(): from now on the backend remembers that of this session.
-
-        Where sessions are known to ask for it later, they keep the backend, and find nothing of others in it.
-        """
-        cdef Backend backend = self.backend
-        if backend.sequences_of != self.pid and self.group.asks_sequences and not backend.batch_open:
-            if backend.sequences_of and not self.pins & PIN_SESSION_MODE:
-                backend.inject_query(b"DISCARD SEQUENCES", 0)
-            self.pins |= PIN_SEQUENCES
-        backend.sequences_of = self.pid
-        return 0
-
-    cdef int _ask_sequences(self) except -1:
-        """currval() or lastval() is being sent: another session's value must never be the answer.
-
-        Without its own, PostgreSQL says 55000, as it does to a session that has not used a sequence.
-        """
-        cdef Backend backend = self.backend
-        self.group.asks_sequences = True
-        if backend.sequences_of != self.pid and not backend.batch_open:
-            if backend.sequences_of:
-                backend.inject_query(b"DISCARD SEQUENCES", 0)
-            backend.sequences_of = self.pid
-        return 0
-
-    # What the pool says.
-
-    cdef int backend_granted(self, Backend backend) except -1:
-        self.backend = backend
-        self.pool = <Pool> backend.home
-        self.state = READY
-        if self._settle():
-            self._resume()
-        return 0
-
-    cdef int on_requeued(self) except -1:
-        self.state = READY
-        self.pool = None
-        self.granted = False
-        return self._resume()
-
-    cdef int checkout_failed(self, object error) except -1:
-        self.state = READY
-        self.pool = None
-        self.granted = False
-        self.healing = 0
-        self.asked_floor = 0
-        self._refuse(error)
-        return self._resume()
-
     # What the backend says.
-
-    cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1:
-        """Notice by its tag what the text alone may not have told."""
-        if size == 3 and memcmp(tag, b"SET", 3) == 0:
-            # A lone SET has been judged by its text: SET LOCAL leaves nothing behind.
-            if self.multiple:
-                self.dirty = self.opaque = True
-        elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
-            self.dirty = self.reset = True
-            backend.forget_statements()
-            backend.unnamed = None
-            if self.prepared is not None:
-                self.prepared.forget_all(backend)
-        elif size == 14 and memcmp(tag, b"DEALLOCATE ALL", 14) == 0:
-            backend.forget_statements()
-            if self.prepared is not None:
-                self.prepared.forget_all(backend)
-        elif size == 5 and memcmp(tag, b"RESET", 5) == 0:
-            self.dirty = self.reset = True
-        elif self.unsettled and size >= 6 and memcmp(tag, b"COMMIT", 6) == 0:
-            # More may follow in the same Query, but from here on others may know.
-            self.relay.freshness.committed()
-        elif self._changes_shapes(tag, size):
-            self.group.statements.renew()
-        if self.unsettled and memchr(b"CADIS", <uint8_t> tag[0], 5) != NULL:
-            self._note_change(backend, tag, size)
-        return 0
-
-    cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1:
-        """Remember what may have changed the database's catalogue until others can see it."""
-        cdef bytes words = PyBytes_FromStringAndSize(tag, size)
-        # What has this tag, if nothing else is under way.
-        cdef Plan plan = self.plan if backend.replies.owed() == 1 and not self.multiple else None
-        if words.startswith(b"SELECT ") and (plan is None or plan.creates):
-            words = b"CREATE TABLE AS"
-        if not words.startswith(CHANGES) or (
-            plan is not None and (plan.plain_table or plan.pins & PIN_TEMPORARY) and words.startswith(b"CREATE")
-        ):
-            return 0
-        if self.changes is None:
-            self.changes = []
-        if words not in self.changes:
-            self.changes.append(words)
-        return 0
-
-    cdef int _tell_changes(self) except -1:
-        cdef list changes = self.changes
-        cdef bytes tag
-        self.changes = None
-        if self.relay.on_changed is not None:
-            for tag in changes:
-                self.relay.on_changed(self.group.database, tag)
-        return 0
-
-    cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept:
-        """Tell a command after which the same text may have another result: a new Parse must get to PostgreSQL."""
-        return (
-            (size > 6 and memcmp(tag, b"ALTER ", 6) == 0)
-            or (size > 5 and memcmp(tag, b"DROP ", 5) == 0)
-            or (size == 11 and memcmp(tag, b"CREATE VIEW", 11) == 0)
-            or (size == 15 and memcmp(tag, b"CREATE FUNCTION", 15) == 0)
-        )
-
-    cdef bytes on_error(self, Backend backend, bytes payload):
-        # What did not happen unpins nothing.
-        self.unpins = 0
-        if backend.kept.size() and self.pool.replica and self.plan is not None and backend.replies.owed() == 1 and (
-            parse_error_fields(payload).get("C", "").encode() in REFUSALS
-        ):
-            # Too late for this time: rows have been forwarded.
-            self._learn(self.plan)
-        self.batch_failed = True
-        if self.block is not None:
-            self.block.failed = True
-            self.shown = b"E"
-        if backend.stale:
-            backend.stale = False
-            self.group.statements.renew()
-        return payload if self.prepared is None else self.prepared.with_own_names(payload)
-
-    cdef int on_parameter(self, Backend backend) except -1:
-        self.dirty = True
-        return 0
-
-    cdef int on_parsed(self, Backend backend, Statement statement) except -1:
-        return statement.accept(self.group, self.parameters)
-
-    cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
-        if self.prepared is not None:
-            self.prepared.undo(backend, effect, failed)
-        return 0
 
     cdef int on_ready_for_query(self, Backend backend) except -1:
         self.opened = False
@@ -1266,184 +602,7 @@ cdef class Frontend(Speaker):
             self._resume()
         return 0
 
-    cdef int _ask(self) except -1:
-        """Let PostgreSQL say what parameters the session has now."""
-        self.dirty = False
-        self.state = ASKING
-        return self.backend.inject_query(
-            SETTINGS_QUERY if self.customs is None else settings_query(self.customs), CAPTURE | SETTLE
-        )
-
-    cdef int _asked(self, Backend backend, bytes error, list rows) except -1:
-        cdef object found
-        self.state = READY
-        if error is not None and backend.status == b"I" and not self.pool.replica:
-            # A cancel or a timeout meant for the statement before. Until it is known, the session keeps its backend.
-            self.dirty = True
-            return self._resume()
-        if error is not None or backend.status != b"I":
-            return backend.lose(ProtocolViolation("the server did not tell the session's parameters"))
-        found = self.relay.parameter_sets.of_rows(rows or [])
-        backend.parameters = found
-        self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
-        self.reset = False
-        self._adopt_parameters()
-        if self.parameters is not found:
-            # After a RESET: what the session asked for at its start is put back, and the application told so.
-            self.state = RESTORING
-            return backend.inject_query(found.sync_sql(self.parameters), CAPTURE | SETTLE | REPORT)
-        if not self.pins:
-            self._release()
-        return self._resume()
-
-    cdef int _adopt_parameters(self) except -1:
-        """Know at once what routing has to know of the session's parameters."""
-        self.ambiguous = self.parameters.ambiguous
-        self.serializable = self.parameters.serializable
-        self.snapshot = self.parameters.snapshot
-        cdef dict items = self.parameters.items
-        self.role = 0
-        self.min_lsn = 0
-        if b"pgamb.role" in items:
-            self.role = int(wish_of_role((<bytes> items[b"pgamb.role"]).decode("utf-8", "replace")) or 0)
-        if items.get(b"pgamb.min_lsn"):
-            self._heed((<bytes> items[b"pgamb.min_lsn"]).decode("utf-8", "replace"))
-        return 0
-
-    cdef int _heed(self, str floor) except -1:
-        """The session must not read older than this, which it has from another process."""
-        cdef Freshness freshness = self.relay.freshness
-        try:
-            lsn, timeline = parse_floor(floor)
-        except ValueError:
-            return 0
-        if timeline and timeline != freshness.timeline:
-            # What of it there is on the primary's timeline, the primary has.
-            self.seen = freshness.moment()
-            return 0
-        self.min_lsn = <unsigned long long> lsn
-        return 0
-
-    cdef int _release(self) except -1:
-        cdef Backend backend = self.backend
-        self.backend = None
-        self.granted = False
-        if self.opaque:
-            # PostgreSQL lists no custom parameters: what a function may have set must not be the next session's.
-            self.opaque = False
-            return self.pool.forget_parameters(backend)
-        return self.pool.release(backend)
-
-    cdef int on_settled(self, Backend backend, bytes error, list rows) except -1:
-        if self.state == ASKING:
-            return self._asked(backend, error, rows)
-        if self.state == RESTORING:
-            self.state = READY
-            if error is None:
-                backend.parameters = self.parameters
-            else:
-                # The next unit tries again, on another backend.
-                backend.tainted = True
-            if not self.pins:
-                self._release()
-            return self._resume()
-        if self.state == PREPARING:
-            self.state = READY
-            self.refusing = self.batch_failed
-            if not self.pins:
-                self._release()
-            return self._resume()
-        self.state = READY
-        if error is not None:
-            # The unit must not run with other parameters than the session's.
-            backend.tainted = True
-            if self.pins & ~PIN_SESSION_MODE == 0:
-                self._release()
-            self._refuse(PostgresError(parse_error_fields(error)))
-        else:
-            backend.parameters = self.parameters
-        return self._resume()
-
-    cdef int backend_lost(self, Backend backend, object error) except -1:
-        """Tell the application the truth about what was under way."""
-        cdef bint in_transaction = backend.status != b"I" or self.opened
-        cdef bint unfinished = backend.replies.count > 0 or backend.skipping or backend.batch_open
-        # Nothing that would end the transaction has been sent, if no Sync was, nor the end of a COPY FROM.
-        cdef bint uncommitted = not self.committing and not self.multiple and (
-            backend.replies.owed() == 0 or (backend.copying_in and not backend.replies.copy_ended())
-        )
-        cdef uint8_t state = self.state
-        cdef object cause = f"{self.pool.name} was lost: {error}"
-        self.backend = None
-        self.granted = self.opened = False
-        if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING:
-            self.state = READY
-        self.asked_floor = 0
-        if state == SETTLING:
-            # Nothing of this unit has been sent: it goes elsewhere.
-            return self._resume()
-        if state == RESTORING and not self.pins:
-            return self._resume()
-        if backend.judging and not (backend.unkept or self.pass_left) and self.repeats < REPEATS and not (
-            isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES
-        ):
-            # Reads, and nothing of their answers has been forwarded.
-            self.repeats += 1
-            self.relay.losses += 1
-            self._take_back(backend)
-            self.relay.tell_repeated(self, None)
-            return self._repeat(LOST_THERE)
-        if self.pass_left:
-            self.pass_drop = True
-        if unfinished or in_transaction:
-            # What it has shown already, later reads must not be older than; and it may have committed.
-            self.unsettled = self.unsettled and not uncommitted
-            self._saw(backend)
-            self.unsettled = False
-        if self.visiting and not (backend.pass_left and backend.pass_forward):
-            self._forget_visit()
-            self._tell_lost(backend, error_response(self._failure()))
-            return self._resume()
-        if isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES:
-            # PostgreSQL ended this session for a reason of its own: a timeout, an administrator's word.
-            return self._die(error)
-        if backend.pass_left and backend.pass_forward:
-            return self._die(AdminShutdown(f"the connection to {cause}, in the middle of a message"))
-        # Without what it got from sequences a session goes on: PostgreSQL says 55000 if it asks.
-        self.pins &= ~PIN_SEQUENCES
-        if state == ASKING or self.pins & ~PIN_SESSION_MODE:
-            return self._die(AdminShutdown(
-                f"the connection to {cause}; the session's own state ({', '.join(self.pin_names) or 'parameters'}) "
-                "is lost with it", hint="Connect again.",
-            ))
-        if not unfinished:
-            if in_transaction:
-                self.failed = True
-                self.lost = _lost_transaction(cause)
-            return self._resume()
-        if not uncommitted and (self.committing or not (in_transaction or self.pure)):
-            failure = TransactionResolutionUnknown(
-                f"the connection to {cause}; it is not known whether the statement took effect",
-                hint="Find out before you repeat it.",
-            )
-            in_transaction = False
-        else:
-            failure = _lost_transaction(cause)
-        if self.block is not None:
-            # It was a read of a transaction that is not real.
-            self.block.failed = True
-        self.failed = in_transaction
-        self.committing = False
-        self.pure = True
-        self._tell_lost(backend, error_response(failure))
-        return self._resume()
-
     # The end.
-
-    cdef int _die(self, object error) except -1:
-        """Say why, and close the connection."""
-        self.tell(error_response(error, "FATAL"))
-        return self.leave()
 
     cdef int _terminate(self) except -1:
         """The application says goodbye. As with PostgreSQL, what it has sent before that is still carried out."""
@@ -1516,10 +675,6 @@ cdef class Frontend(Speaker):
         else:
             (<Pool> self.waits_at).forget(self)
         return 0
-
-
-def _lost_transaction(cause):
-    return SerializationFailure(f"the connection to {cause}", hint="Repeat the transaction.")
 
 
 cdef bint _two_strings(const char* data, size_t size) noexcept:

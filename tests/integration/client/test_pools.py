@@ -20,8 +20,9 @@ from pgamb.config import ClientOptions
 from pgamb.errors import ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Topology
 from pgamb.relay.freshness import Freshness
-from pgamb.relay.frontend import Frontend, Relay
+from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor, Source
+from pgamb.relay.session import Relay
 from pgamb.session.backend_login import Credentials, Greeting
 from pgamb.session.parameters import EMPTY, ParameterSets
 from tests.support import wait_for_async

@@ -1,0 +1,407 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What all sessions share, and what one session is: its parameters, its pins, what it has done and not yet committed.
+
+Responsibility: know at each moment what of a session's state only its backend has, so that the backend can be let go
+as soon as there is nothing. Parameters are not understood but read back from PostgreSQL (`_ask`) when they may have
+changed.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t
+from libc.string cimport memchr, memcmp
+
+from pgamb.relay.backend cimport Backend
+from pgamb.relay.freshness cimport Freshness
+from pgamb.relay.numbers cimport (
+    NEED_COMMITS, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS, PIN_PARAMETER,
+    PIN_SEQUENCES, PIN_SESSION_MODE, PIN_TEMPORARY,
+)
+from pgamb.relay.pool cimport Pool
+from pgamb.relay.replies cimport CAPTURE, REPORT, SETTLE, Effect
+from pgamb.relay.routes cimport REASONS
+from pgamb.relay.speaker cimport Speaker
+from pgamb.relay.statement cimport Plan, Statement
+
+from pgamb.errors import PostgresError, ProtocolViolation
+from pgamb.relay.routes import words_of
+from pgamb.routing.freshness import format_floor, parse_floor
+from pgamb.routing.hints import wish_of_role
+from pgamb.routing.intent import Pin
+from pgamb.session.parameters import SETTINGS_QUERY, Expression, set_config_query, settings_query
+from pgamb.wire.messages import error_response, parse_error_fields
+
+# The beginnings of command tags after which a database's catalogue may be another one (routing.ddl knows which).
+cdef tuple CHANGES = (b"CREATE ", b"ALTER ", b"DROP ", b"IMPORT ", b"DO", b"CALL")
+# The position of the server that is asked, nothing on a replica.
+cdef object HERE = Expression(
+    b"CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text END"
+)
+
+cdef enum:
+    # A session that sets more custom parameters than this keeps its backend, rather than ask for them all.
+    CUSTOMS = 256
+
+
+cdef class Relay:
+    """What all frontends of a process share.
+
+    `on_repeated(session, plan)` hears of reads that are asked again; `plan` is that of one that a replica has refused.
+    """
+
+    def __init__(
+        self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
+        bint lazy=True, on_repeated=None, on_changed=None,
+    ):
+        self.parameter_sets = parameter_sets
+        self.freshness = freshness
+        self.session_mode = session_mode
+        self.prepared_limit = prepared_limit
+        self.on_frontend_closed = on_frontend_closed
+        self.on_repeated = on_repeated
+        self.on_changed = on_changed
+        self.lazy = lazy and not session_mode
+        self.frontends = {}
+
+    @property
+    def routes(self):
+        """Return how many units went where they went for each reason, in the order of `routes.NAMES`."""
+        return [self.counts[reason] for reason in range(REASONS)]
+
+    cdef int tell_repeated(self, Session session, Plan plan) except -1:
+        if self.on_repeated is not None:
+            self.on_repeated(session, plan)
+        return 0
+
+    cdef bytes own_parameters(self, Session session):
+        """Return the query that gives a backend pgamb's own parameters."""
+        cdef Freshness freshness = self.freshness
+        cdef object floor = ""
+        if session.asked_floor and freshness.known(session.asked_floor):
+            floor = format_floor(freshness.floor_of(session.asked_floor), freshness.timeline)
+        session.asked_floor = 0
+        return set_config_query({
+            b"pgamb.last_route": session.last_route.encode("utf-8", "replace"),
+            # Where nobody asks for positions, for want of a replica, the primary is asked here.
+            b"pgamb.lsn": floor.encode() if floor else HERE,
+            b"pgamb.status": self.status(session).encode("utf-8", "replace"),
+        }, defaults={b"pgamb.role": b"auto", b"pgamb.min_lsn": b""})
+
+    def status(self, Session session):
+        """Return in one line how things stand for a session: its members, how far they are, and what holds it."""
+        cdef Pool pool
+        cdef list parts = []
+        primary = session.group.primary
+        parts.append(f"primary {primary.name}" if primary is not None else "no primary: writes are held")
+        if self.freshness.timeline:
+            parts.append(f"timeline {self.freshness.timeline}")
+        for pool in session.group.replicas:
+            if pool.position is None:
+                parts.append(f"replica {pool.name}")
+            elif pool.position.usable:
+                parts.append(f"replica {pool.name} {pool.position.lag_bytes} bytes behind")
+            else:
+                parts.append(f"replica {pool.name} is left out: {pool.position.why_not}")
+        parts.append(f"pinned by {', '.join(session.pin_names)}" if session.pins else "not pinned")
+        return "; ".join(parts)
+
+
+cdef class Session(Speaker):
+    """An application's session: what is known of it."""
+
+    cdef int _resume(self) except -1:
+        """Go on with what is pending."""
+        raise NotImplementedError
+
+    cdef int _unpark(self) except -1:
+        """It is decided where the unit goes."""
+        raise NotImplementedError
+
+    cdef int leave(self) except -1:
+        """The application is gone, or has to go."""
+        raise NotImplementedError
+
+    @property
+    def state_name(self):
+        if self.state == READY:
+            if self.backend is not None:
+                return "active"
+            return "idle" if self.block is None else "virtual"
+        return {
+            WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
+            RESTORING: "restoring", PREPARING: "active", CLOSED: "closed",
+        }[self.state]
+
+    @property
+    def last_route(self):
+        """Return where the last unit went, and why, in words."""
+        evidence = "" if self.plan is None else f" ({self.plan.intent.reason})"
+        place = "pgamb" if self.routed is None else f"{self.routed.name}"
+        role = "" if self.routed is None else " (replica)" if self.routed.replica else " (primary)"
+        return f"{place}{role}: {words_of(self.reason)}{evidence}"
+
+    @property
+    def pin_names(self):
+        """What pins this session to its backend, as words."""
+        names = [pin.name.lower() for pin in Pin if pin & self.pins]
+        if self.pins & PIN_SESSION_MODE:
+            names.append("session_mode")
+        if self.pins & PIN_SEQUENCES:
+            names.append("sequences")
+        return names
+
+    cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1:
+        """Remember what follows from a unit that is being sent."""
+        self.units += 1
+        self.granted = False
+        self.healing = 0
+        self.asked_floor = 0
+        if self.parked:
+            self._unpark()
+        if self.block is None:
+            self.shown = 0
+        self.pins |= pins
+        self.unpins |= unpins
+        if not need & NEED_READ:
+            if need & NEED_SEQUENCE:
+                self._ask_sequences()
+            if not need & NEED_NEUTRAL:
+                self._mark_sequences()
+                self.pure = False
+                # A replica writes nothing, unless it has been promoted meanwhile.
+                self.unsettled = self.unsettled or not self.pool.replica or not self.backend.in_recovery
+            if need & (NEED_SET | NEED_SETTINGS):
+                self.dirty = True
+                self.opaque = self.opaque or need & NEED_SETTINGS != 0
+            if need & NEED_COMMITS:
+                self.committing = True
+        if need & NEED_MULTIPLE:
+            self.multiple = True
+        if customs is not None:
+            self.customs = customs if self.customs is None else self.customs | customs
+            if len(self.customs) > CUSTOMS:
+                self.pins |= PIN_PARAMETER
+        return 0
+
+    cdef int _mark_sequences(self) except -1:
+        """What is being sent may call nextval(): from now on the backend remembers that of this session.
+
+        Where sessions are known to ask for it later, they keep the backend, and find nothing of others in it.
+        """
+        cdef Backend backend = self.backend
+        if backend.sequences_of != self.pid and self.group.asks_sequences and not backend.batch_open:
+            if backend.sequences_of and not self.pins & PIN_SESSION_MODE:
+                backend.inject_query(b"DISCARD SEQUENCES", 0)
+            self.pins |= PIN_SEQUENCES
+        backend.sequences_of = self.pid
+        return 0
+
+    cdef int _ask_sequences(self) except -1:
+        """currval() or lastval() is being sent: another session's value must never be the answer.
+
+        Without its own, PostgreSQL says 55000, as it does to a session that has not used a sequence.
+        """
+        cdef Backend backend = self.backend
+        self.group.asks_sequences = True
+        if backend.sequences_of != self.pid and not backend.batch_open:
+            if backend.sequences_of:
+                backend.inject_query(b"DISCARD SEQUENCES", 0)
+            backend.sequences_of = self.pid
+        return 0
+
+    cdef int _forget_visit(self) except -1:
+        """Nothing that was sent can have had an effect."""
+        self.visiting = self.granted = self.opened = False
+        self.pins &= PIN_SESSION_MODE
+        self.unpins = 0
+        self.unsettled = self.dirty = self.opaque = self.committing = self.multiple = False
+        self.pure = True
+        return 0
+
+    # What the backend says of the session.
+
+    cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1:
+        """Notice by its tag what the text alone may not have told."""
+        if size == 3 and memcmp(tag, b"SET", 3) == 0:
+            # A lone SET has been judged by its text: SET LOCAL leaves nothing behind.
+            if self.multiple:
+                self.dirty = self.opaque = True
+        elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
+            self.dirty = self.reset = True
+            backend.forget_statements()
+            backend.unnamed = None
+            if self.prepared is not None:
+                self.prepared.forget_all(backend)
+        elif size == 14 and memcmp(tag, b"DEALLOCATE ALL", 14) == 0:
+            backend.forget_statements()
+            if self.prepared is not None:
+                self.prepared.forget_all(backend)
+        elif size == 5 and memcmp(tag, b"RESET", 5) == 0:
+            self.dirty = self.reset = True
+        elif self.unsettled and size >= 6 and memcmp(tag, b"COMMIT", 6) == 0:
+            # More may follow in the same Query, but from here on others may know.
+            self.relay.freshness.committed()
+        elif self._changes_shapes(tag, size):
+            self.group.statements.renew()
+        if self.unsettled and memchr(b"CADIS", <uint8_t> tag[0], 5) != NULL:
+            self._note_change(backend, tag, size)
+        return 0
+
+    cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1:
+        """Remember what may have changed the database's catalogue until others can see it."""
+        cdef bytes words = PyBytes_FromStringAndSize(tag, size)
+        # What has this tag, if nothing else is under way.
+        cdef Plan plan = self.plan if backend.replies.owed() == 1 and not self.multiple else None
+        if words.startswith(b"SELECT ") and (plan is None or plan.creates):
+            words = b"CREATE TABLE AS"
+        if not words.startswith(CHANGES) or (
+            plan is not None and (plan.plain_table or plan.pins & PIN_TEMPORARY) and words.startswith(b"CREATE")
+        ):
+            return 0
+        if self.changes is None:
+            self.changes = []
+        if words not in self.changes:
+            self.changes.append(words)
+        return 0
+
+    cdef int _tell_changes(self) except -1:
+        cdef list changes = self.changes
+        cdef bytes tag
+        self.changes = None
+        if self.relay.on_changed is not None:
+            for tag in changes:
+                self.relay.on_changed(self.group.database, tag)
+        return 0
+
+    cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept:
+        """Tell a command after which the same text may have another result: a new Parse must get to PostgreSQL."""
+        return (
+            (size > 6 and memcmp(tag, b"ALTER ", 6) == 0)
+            or (size > 5 and memcmp(tag, b"DROP ", 5) == 0)
+            or (size == 11 and memcmp(tag, b"CREATE VIEW", 11) == 0)
+            or (size == 15 and memcmp(tag, b"CREATE FUNCTION", 15) == 0)
+        )
+
+    cdef int on_parameter(self, Backend backend) except -1:
+        self.dirty = True
+        return 0
+
+    cdef int on_parsed(self, Backend backend, Statement statement) except -1:
+        return statement.accept(self.group, self.parameters)
+
+    cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
+        if self.prepared is not None:
+            self.prepared.undo(backend, effect, failed)
+        return 0
+
+    # Parameters.
+
+    cdef bint _settle(self) except -1:
+        """Give a backend this session's parameters; return whether it has them already."""
+        if self.backend.parameters is self.parameters:
+            return 1
+        self.state = SETTLING
+        self.backend.inject_query(self.backend.parameters.sync_sql(self.parameters), CAPTURE | SETTLE)
+        return 0
+
+    cdef int _ask(self) except -1:
+        """Let PostgreSQL say what parameters the session has now."""
+        self.dirty = False
+        self.state = ASKING
+        return self.backend.inject_query(
+            SETTINGS_QUERY if self.customs is None else settings_query(self.customs), CAPTURE | SETTLE
+        )
+
+    cdef int _asked(self, Backend backend, bytes error, list rows) except -1:
+        cdef object found
+        self.state = READY
+        if error is not None and backend.status == b"I" and not self.pool.replica:
+            # A cancel or a timeout meant for the statement before. Until it is known, the session keeps its backend.
+            self.dirty = True
+            return self._resume()
+        if error is not None or backend.status != b"I":
+            return backend.lose(ProtocolViolation("the server did not tell the session's parameters"))
+        found = self.relay.parameter_sets.of_rows(rows or [])
+        backend.parameters = found
+        self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
+        self.reset = False
+        self._adopt_parameters()
+        if self.parameters is not found:
+            # After a RESET: what the session asked for at its start is put back, and the application told so.
+            self.state = RESTORING
+            return backend.inject_query(found.sync_sql(self.parameters), CAPTURE | SETTLE | REPORT)
+        if not self.pins:
+            self._release()
+        return self._resume()
+
+    cdef int _adopt_parameters(self) except -1:
+        """Know at once what routing has to know of the session's parameters."""
+        self.ambiguous = self.parameters.ambiguous
+        self.serializable = self.parameters.serializable
+        self.snapshot = self.parameters.snapshot
+        cdef dict items = self.parameters.items
+        self.role = 0
+        self.min_lsn = 0
+        if b"pgamb.role" in items:
+            self.role = int(wish_of_role((<bytes> items[b"pgamb.role"]).decode("utf-8", "replace")) or 0)
+        if items.get(b"pgamb.min_lsn"):
+            self._heed((<bytes> items[b"pgamb.min_lsn"]).decode("utf-8", "replace"))
+        return 0
+
+    cdef int _heed(self, str floor) except -1:
+        """The session must not read older than this, which it has from another process."""
+        cdef Freshness freshness = self.relay.freshness
+        try:
+            lsn, timeline = parse_floor(floor)
+        except ValueError:
+            return 0
+        if timeline and timeline != freshness.timeline:
+            # What of it there is on the primary's timeline, the primary has.
+            self.seen = freshness.moment()
+            return 0
+        self.min_lsn = <unsigned long long> lsn
+        return 0
+
+    cdef int on_settled(self, Backend backend, bytes error, list rows) except -1:
+        if self.state == ASKING:
+            return self._asked(backend, error, rows)
+        if self.state == RESTORING:
+            self.state = READY
+            if error is None:
+                backend.parameters = self.parameters
+            else:
+                # The next unit tries again, on another backend.
+                backend.tainted = True
+            if not self.pins:
+                self._release()
+            return self._resume()
+        if self.state == PREPARING:
+            self.state = READY
+            self.refusing = self.batch_failed
+            if not self.pins:
+                self._release()
+            return self._resume()
+        self.state = READY
+        if error is not None:
+            # The unit must not run with other parameters than the session's.
+            backend.tainted = True
+            if self.pins & ~PIN_SESSION_MODE == 0:
+                self._release()
+            self._refuse(PostgresError(parse_error_fields(error)))
+        else:
+            backend.parameters = self.parameters
+        return self._resume()
+
+    cdef int _release(self) except -1:
+        cdef Backend backend = self.backend
+        self.backend = None
+        self.granted = False
+        if self.opaque:
+            # PostgreSQL lists no custom parameters: what a function may have set must not be the next session's.
+            self.opaque = False
+            return self.pool.forget_parameters(backend)
+        return self.pool.release(backend)
+
+    cdef int _die(self, object error) except -1:
+        """Say why, and close the connection."""
+        self.tell(error_response(error, "FATAL"))
+        return self.leave()
