@@ -75,10 +75,11 @@ class Authenticator:
         """The method in force: scram, password or trust."""
         return self._method
 
-    async def login(self, channel: Channel, user: str, database: str, *, private: bool) -> Login:
+    async def login(self, channel: Channel, user: str, database: str | None, *, private: bool) -> Login:
         """Log an application in, up to but without AuthenticationOk.
 
-        `private`: nobody else can listen to its connection. Raises what the application is to be told.
+        `database` is None for what belongs to none; `private`: nobody else can listen to its connection. Raises what
+        the application is to be told.
         """
         if self._method == "trust":
             return Login(self._own_credentials(user))
@@ -101,7 +102,7 @@ class Authenticator:
             self._connection.terminate()
             self._connection = None
 
-    async def _scram(self, channel: Channel, user: str, database: str) -> Login:
+    async def _scram(self, channel: Channel, user: str, database: str | None) -> Login:
         verifier: ScramVerifier | None
         refusal: PgambError | None = None
         password: str | None = None
@@ -135,7 +136,7 @@ class Authenticator:
         secret = self._users.get(user)
         return Credentials(password=secret.password if secret is not None else None)
 
-    async def _look_up(self, user: str, database: str) -> tuple[ScramVerifier | None, PgambError | None]:
+    async def _look_up(self, user: str, database: str | None) -> tuple[ScramVerifier | None, PgambError | None]:
         """Return the user's verifier, and why the log-in fails even with the right password.
 
         PostgreSQL, too, tells a stranger no more than that the password is wrong.
@@ -153,6 +154,8 @@ class Authenticator:
         refusal = None
         if not can_login:
             refusal = _fatal("28000", f'role "{user}" is not permitted to log in')
+        elif database is None:
+            pass
         elif allows is None:
             refusal = _fatal("3D000", f'database "{database}" does not exist')
         elif not allows:
@@ -163,7 +166,7 @@ class Authenticator:
             )
         return verifier, refusal
 
-    async def _fetch(self, user: str, database: str) -> asyncpg.Record | None:
+    async def _fetch(self, user: str, database: str | None) -> asyncpg.Record | None:
         """Ask PostgreSQL, over one connection that is made again when it breaks."""
         deadline = asyncio.get_running_loop().time() + self._options.hold_timeout_s
         failure: BaseException | None = None

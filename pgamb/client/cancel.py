@@ -11,6 +11,7 @@ import logging
 
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
+from pgamb.client.replication import Replications
 from pgamb.errors import QueryCanceled
 from pgamb.relay.frontend import Frontend
 from pgamb.relay.session import Relay
@@ -21,13 +22,18 @@ log = logging.getLogger(__name__)
 class Canceller:
     """Delivers cancel requests."""
 
-    def __init__(self, relay: Relay, pools: Pools, opener: Opener) -> None:
+    def __init__(self, relay: Relay, pools: Pools, replications: Replications, opener: Opener) -> None:
         self._relay = relay
         self._pools = pools
+        self._replications = replications
         self._opener = opener
 
     async def cancel(self, pid: int, secret: bytes) -> None:
         """Cancel what the session with this key runs; a wrong key is ignored, as PostgreSQL does."""
+        session = self._replications.sessions.get(pid)
+        if session is not None and hmac.compare_digest(session.secret, secret):
+            await self._replications.cancel(session)
+            return
         frontend: Frontend | None = self._relay.frontends.get(pid)
         if frontend is None or not hmac.compare_digest(frontend.secret, secret):
             log.info("cancel.unknown", extra={"kv": {"pid": pid}})

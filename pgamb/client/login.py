@@ -21,23 +21,24 @@ from pgamb.client.monitor import Asker, MemberProber
 from pgamb.client.occupancy import Occupancy
 from pgamb.client.pools import Pools
 from pgamb.client.positions import Positions
+from pgamb.client.replication import Replications
 from pgamb.client.welcome import Welcome, Welcomer
 from pgamb.config import ClientOptions
 from pgamb.errors import (
     AdminShutdown,
     CannotConnectNow,
     ConnectionFailure,
-    FeatureNotSupported,
     InvalidAuthorization,
     PgambError,
     PostgresError,
     ProtocolViolation,
     TooManyConnections,
 )
-from pgamb.registry.model import Address, Member, Role
+from pgamb.registry.model import Member
 from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor
 from pgamb.relay.session import Relay
+from pgamb.session.replication import Replication, replication_of
 from pgamb.session.wish import wish_of_startup
 from pgamb.wire import messages
 from pgamb.wire.startup import (
@@ -89,7 +90,8 @@ class LoginDesk:
         prober: MemberProber,
         positions: Positions,
         occupancy: Occupancy,
-        static: tuple[Address, ...],
+        replications: Replications,
+        static: tuple[Member, ...],
         refresh: Callable[[], object],
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -103,14 +105,19 @@ class LoginDesk:
         self._prober = prober
         self._positions = positions
         self._occupancy = occupancy
+        self._replications = replications
         self._refresh = refresh
-        # Without a registry nothing is known of these before somebody has logged in to one of them.
-        self._static = tuple(Member(str(address), Role.REPLICA, (address,), 0, "", 0) for address in static)
+        self._static = static
         self.tls = tls
         self._last_pid = 0
         self.logging_in = 0
         self.tally = pools.tally
         self.draining = False
+
+    @property
+    def sessions(self) -> int:
+        """How many applications are logged in."""
+        return len(self._relay.frontends) + len(self._replications.sessions)
 
     async def serve(self, sock: socket.socket, peer: Peer) -> None:
         """See one connection through; never raises but for cancellation."""
@@ -153,7 +160,7 @@ class LoginDesk:
         assert isinstance(first, StartupMessage)
         if self.draining:
             raise AdminShutdown("pgamb is shutting down")
-        if len(self._relay.frontends) + self.logging_in > self._options.max_connections:
+        if self.sessions + self.logging_in > self._options.max_connections:
             raise TooManyConnections(
                 "sorry, too many clients already",
                 detail=f"pgamb serves {self._options.max_connections} connections (--max-connections).",
@@ -165,15 +172,43 @@ class LoginDesk:
         startup = dict(first.parameters)
         user, database = startup.pop("user"), startup.pop("database")
         database, startup = wish_of_startup(database, startup)
-        if startup.pop("replication", "false").lower() not in ("false", "off", "no", "0", "f", "n"):
-            raise FeatureNotSupported(
-                "pgamb does not carry replication connections yet", hint="Connect to the server itself."
+        replication = replication_of(startup.get("replication"))
+        private = peer.local or channel.tls is not None
+        if replication is not Replication.NONE:
+            # A physical walsender belongs to no database, whatever name there is.
+            login = await self._authenticator.login(
+                channel, user, database if replication is Replication.LOGICAL else None, private=private
             )
-        login = await self._authenticator.login(channel, user, database, private=peer.local or channel.tls is not None)
+            await self._replicate(channel, first, database, user, startup, login)
+            return
+        startup.pop("replication", None)
+        login = await self._authenticator.login(channel, user, database, private=private)
         welcome = await self._welcome(login, database, user, startup)
         self._authenticator.credentials[user] = login.credentials
         self._positions.lend(Asker(database, user, login.credentials))
         await self._hand_over(channel, first, welcome, database, user)
+
+    async def _replicate(
+        self,
+        channel: Channel,
+        first: StartupMessage,
+        database: str,
+        user: str,
+        startup: dict[str, str],
+        login: Login,
+    ) -> None:
+        """Give a walsender of the primary's to an application, with all that it asked for."""
+        walsender = await self._replications.open(database, user, startup, login.credentials)
+        try:
+            self._authenticator.credentials[user] = login.credentials
+            pid, secret = self._new_key(first)
+            told = walsender.opened.greeting
+            await channel.send(_greeting(told.notices + messages.parameter_statuses(told.parameters), pid, secret))
+        except BaseException:
+            walsender.opened.channel.close()
+            raise
+        self._replications.begin(channel, walsender, pid, secret)
+        self.tally.accepted += 1
 
     async def _first_packet(self, channel: Channel, peer: Peer) -> FirstPacket:
         """Read first packets until one says what is wanted, and start TLS on the way."""
@@ -242,20 +277,18 @@ class LoginDesk:
         """Return a process id (1 to 2^31 - 1) that no session has."""
         while True:
             self._last_pid = self._last_pid % 0x7FFF_FFFF + 1
-            if self._last_pid not in self._relay.frontends:
+            if self._last_pid not in self._relay.frontends and self._last_pid not in self._replications.sessions:
                 return self._last_pid
+
+    def _new_key(self, first: StartupMessage) -> tuple[int, bytes]:
+        """Return what an application cancels with: long from protocol 3.2 on."""
+        return self._free_pid(), os.urandom(_SECRET_BYTES_32 if first.negotiated_minor >= 2 else _SECRET_BYTES_30)
 
     async def _hand_over(
         self, channel: Channel, first: StartupMessage, welcome: Welcome, database: str, user: str
     ) -> None:
-        pid = self._free_pid()
-        secret = os.urandom(_SECRET_BYTES_32 if first.negotiated_minor >= 2 else _SECRET_BYTES_30)
-        await channel.send(
-            messages.authentication_ok()
-            + welcome.statuses
-            + messages.backend_key_data(pid, secret)
-            + messages.ready_for_query()
-        )
+        pid, secret = self._new_key(first)
+        await channel.send(_greeting(welcome.told, pid, secret))
         # It may leave while it is handed over: what it had sent already is dealt with at once.
         self._occupancy.enter(database)
         given = channel.hand_over()
@@ -274,3 +307,7 @@ class LoginDesk:
             tls_out=given.tls_out,
         )
         self.tally.accepted += 1
+
+
+def _greeting(told: bytes, pid: int, secret: bytes) -> bytes:
+    return messages.authentication_ok() + told + messages.backend_key_data(pid, secret) + messages.ready_for_query()

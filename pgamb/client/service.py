@@ -20,6 +20,7 @@ from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
 from pgamb.client.positions import Positions
 from pgamb.client.reach import Reach, unlisted_members
+from pgamb.client.replication import Replications
 from pgamb.client.snapshot import Observer
 from pgamb.client.status import StatusPage
 from pgamb.client.waiting import Patience
@@ -31,6 +32,7 @@ from pgamb.registry.source import Registry, StaticSource, open_registry, parse_r
 from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor, Source
+from pgamb.relay.replication import Replication, Walsender
 from pgamb.relay.session import Relay
 from pgamb.relay.statement import Plan
 from pgamb.session.parameters import ParameterSets
@@ -94,7 +96,17 @@ class Service:
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
-        self._reach = Reach(opener, asker, self.pools.used, verified=bool(static), unlisted=unlisted_members(static))
+        # Without a registry nothing is known of these before somebody has logged in to one of them.
+        unlisted = unlisted_members(static)
+        self._reach = Reach(opener, asker, self.pools.used, verified=bool(static), unlisted=unlisted)
+        self._replications = Replications(
+            self.reactor,
+            opener,
+            hold_timeout_s=options.hold_timeout_s,
+            topology=lambda: self.pools.topology,
+            static=unlisted,
+            refresh=self._registry.refresh,
+        )
         self._welcomer = Welcomer(opener, parameter_sets)
         self._desk = LoginDesk(
             options,
@@ -103,11 +115,12 @@ class Service:
             pools=self.pools,
             authenticator=self._authenticator,
             welcomer=self._welcomer,
-            canceller=Canceller(self.relay, self.pools, opener),
+            canceller=Canceller(self.relay, self.pools, self._replications, opener),
             prober=self._prober,
             positions=self._positions,
             occupancy=self._occupancy,
-            static=static,
+            replications=self._replications,
+            static=unlisted,
             refresh=self._registry.refresh,
             tls=_application_tls(options),
         )
@@ -166,6 +179,7 @@ class Service:
             pools=self.pools,
             positions=self._positions,
             desk=self._desk,
+            replications=self._replications,
             registry=self._registry,
             reach=self._reach,
             listening=tuple(where),
@@ -184,16 +198,17 @@ class Service:
         """Take no new work, let running transactions end, then say goodbye."""
         self._listener.close()
         self._desk.draining = True
-        log.info("client.draining", extra={"kv": {"connections": len(self.relay.frontends)}})
+        log.info("client.draining", extra={"kv": {"connections": self._desk.sessions}})
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DRAIN_S
         goodbye = AdminShutdown("terminating connection due to administrator command")
-        while self.relay.frontends and not self._hurry:
+        while self._desk.sessions and not self._hurry:
             last = loop.time() >= deadline
+            self._replications.drain(last=last)
             for frontend in list(self.relay.frontends.values()):
                 if last or _is_idle(frontend):
                     frontend.close(goodbye)
-            if self.relay.frontends:
+            if self._desk.sessions:
                 await asyncio.sleep(_DRAIN_STEP_S)
 
     async def _close(self) -> None:
@@ -203,6 +218,7 @@ class Service:
         goodbye = AdminShutdown("terminating connection due to administrator command")
         for frontend in list(self.relay.frontends.values()):
             frontend.close(goodbye)
+        self._replications.close()
         for pool in self.pools.pools():
             pool.retire()
         self._positions.close()
@@ -223,6 +239,7 @@ class Service:
             self._welcomer.forget()
             self._positions.apply(topology)
             self.pools.apply(topology)
+            self._replications.apply(topology)
 
     def _log_topology(self, before: Topology | None, now: Topology) -> None:
         primary = now.primary_member()
@@ -262,6 +279,8 @@ class Service:
         failure = PgambError(f"internal error of pgamb: {error!r}")
         if isinstance(source, Frontend):
             source.close(failure)
+        elif isinstance(source, Replication | Walsender):
+            source.close()
         elif isinstance(source, Backend):
             source.fail(failure)
 

@@ -10,6 +10,7 @@ from pgamb.client.login import LoginDesk
 from pgamb.client.pools import Pools
 from pgamb.client.positions import Positions
 from pgamb.client.reach import Reach
+from pgamb.client.replication import Replications
 from pgamb.config import ClientOptions
 from pgamb.observe.snapshot import (
     SESSION_STATES,
@@ -54,6 +55,7 @@ class Observer:
         pools: Pools,
         positions: Positions,
         desk: LoginDesk,
+        replications: Replications,
         registry: Registry,
         reach: Reach,
         listening: tuple[str, ...],
@@ -63,6 +65,7 @@ class Observer:
         self._pools = pools
         self._positions = positions
         self._desk = desk
+        self._replications = replications
         self._registry = registry
         self._reach = reach
         self._listening = listening
@@ -101,7 +104,7 @@ class Observer:
         if self._desk.draining:
             return Readiness(False, "shutting down: no new application is let in")
         limit = self._options.max_connections
-        if len(self._relay.frontends) >= limit:
+        if self._desk.sessions >= limit:
             return Readiness(False, f"all {limit} connections are in use (--max-connections)")
         return await self._reach.readiness(self._pools.topology, self._registry.status().last_error)
 
@@ -127,6 +130,7 @@ class Observer:
             last_error=used.last_error if used is not None and down else None,
             backends=used.open if used is not None else 0,
             backends_limit=used.limit if used is not None else None,
+            walsenders=self._replications.by_member()[member.node],
             opened=tally.backends_opened[member.node],
             refused=tally.backends_refused[member.node],
             lost=tally.backends_lost[member.node],
@@ -164,15 +168,18 @@ class Observer:
                 pins[frontend.pins] += 1
                 if frontend.pins not in names:
                     names[frontend.pins] = frontend.pin_names
-        pinned_by: Counter[str] = Counter()
+        replicating = self._replications.sessions.values()
+        for session in replicating:
+            states[session.state_name] += 1
+        pinned_by: Counter[str] = Counter({"replication": len(replicating)} if replicating else {})
         for bits, count in pins.items():
             for name in names[bits]:
                 pinned_by[name] += count
         return Sessions(
-            open=len(self._relay.frontends),
+            open=self._desk.sessions,
             limit=self._options.max_connections,
             by_state=states,
-            pinned=pins.total(),
+            pinned=pins.total() + len(replicating),
             pinned_by=dict(pinned_by),
         )
 

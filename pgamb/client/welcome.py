@@ -34,10 +34,10 @@ _PASSING = ("57P01", "57P02", "57P03", "53300")
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a session begins with: its parameters, and the ParameterStatus messages that tell of them."""
+    """What a session begins with: its parameters, and what PostgreSQL told at its log-in."""
 
     parameters: ParameterSet
-    statuses: bytes
+    told: bytes
     made_at: float
 
 
@@ -111,7 +111,7 @@ class Welcomer:
             reported["in_hot_standby"] = "off"
         welcome = Welcome(
             self._sets.of(items) if items else EMPTY,
-            b"".join(messages.parameter_status(name, value) for name, value in reported.items()),
+            opened.greeting.notices + messages.parameter_statuses(reported),
             time.monotonic(),
         )
         if len(self._kept) >= KEEP_COUNT:

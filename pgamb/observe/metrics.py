@@ -149,6 +149,12 @@ METRICS: tuple[Metric, ...] = (
         lambda s: [((m.node,), m.backends_limit) for m in s.members if m.backends_limit is not None],
     ),
     Metric(
+        "pgamb_member_walsenders",
+        ("member",),
+        "Replication connections to the member, which its max_wal_senders bounds; not among its backends.",
+        lambda s: [((m.node,), m.walsenders) for m in s.members],
+    ),
+    Metric(
         "pgamb_backends_opened_total",
         ("member",),
         "Backends opened.",

@@ -33,7 +33,8 @@ class RegistryState(msgspec.Struct, frozen=True):
 
 class MemberUse(msgspec.Struct, frozen=True):
     """A member as this process sees it. `down_s` is None while it is thought to answer; `backends_limit` is what it
-    leaves us, None until asked; `opened`, `refused` and `lost` count backends.
+    leaves us, None until asked; `walsenders` are replication connections, counted apart, as PostgreSQL does; `opened`,
+    `refused` and `lost` count backends.
 
     A replica is read from while `unread_because` is empty. `replay_lsn`, `lag_s` and `lag_bytes` are of its last
     answer, None before there was one, and for a primary."""
@@ -49,6 +50,7 @@ class MemberUse(msgspec.Struct, frozen=True):
     last_error: str | None
     backends: int
     backends_limit: int | None
+    walsenders: int
     opened: int
     refused: int
     lost: int

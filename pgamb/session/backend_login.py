@@ -36,7 +36,8 @@ class Greeting:
     """What the server told at login.
 
     `secret` is the cancel key (empty, with pid 0, if the server gave none); `scram_keys` are the keys that the login
-    was done with, so that the next one need not compute them from the password.
+    was done with, so that the next one need not compute them from the password. `notices` are the
+    NoticeResponse messages that came on the way.
     """
 
     parameters: dict[str, str]
@@ -44,6 +45,7 @@ class Greeting:
     secret: bytes = field(repr=False)
     scram_keys: ScramKeys | None = None
     minor: int = 0
+    notices: bytes = b""
 
 
 def backend_login(
@@ -66,6 +68,7 @@ def backend_login(
     yield Send(messages.startup_message({"user": user, "database": database, **extra}, minor))
     minor, scram_keys = yield from _authenticate(user, credentials, nonce, minor, channel_binding)
     statuses: dict[str, str] = {}
+    notices = b""
     pid, secret = 0, b""
     while True:
         message = yield from receive()
@@ -77,8 +80,11 @@ def backend_login(
         elif message.type == c.READY_FOR_QUERY:
             if message.payload != c.IDLE:
                 raise ProtocolViolation("the server is ready for a query, but in a transaction that nobody began")
-            return Greeting(statuses, pid, secret, scram_keys, minor)
-        elif message.type != c.NOTICE_RESPONSE:
+            return Greeting(statuses, pid, secret, scram_keys, minor, notices)
+        elif message.type == c.NOTICE_RESPONSE:
+            # A collation that has changed, or what an event trigger says: the application's to hear.
+            notices += messages.notice_of_fields(message.payload)
+        else:
             raise _refusal(message, "after authentication")
 
 

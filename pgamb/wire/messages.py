@@ -52,6 +52,11 @@ def authentication_sasl_final(data: bytes) -> bytes:
     return _authentication(c.AUTH_SASL_FINAL, data)
 
 
+def parameter_statuses(parameters: Mapping[str, str]) -> bytes:
+    """Make one ParameterStatus for each."""
+    return b"".join(parameter_status(name, value) for name, value in parameters.items())
+
+
 def parameter_status(name: str, value: str) -> bytes:
     """Build ParameterStatus."""
     return _message(c.PARAMETER_STATUS, _cstring(name) + _cstring(value))
@@ -96,6 +101,11 @@ def notice_response(notice: PgambError, severity: Severity | None = None) -> byt
 
 
 # --- what a frontend says ----------------------------------------------------------------------------------------
+
+
+def notice_of_fields(fields: bytes) -> bytes:
+    """Make a NoticeResponse of the payload of another one."""
+    return _message(c.NOTICE_RESPONSE, fields)
 
 
 def startup_message(parameters: Mapping[str, str], minor: int = 0) -> bytes:

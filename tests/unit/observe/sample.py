@@ -31,6 +31,7 @@ def member(node: str, **changes: object) -> MemberUse:
         "last_error": None,
         "backends": 4,
         "backends_limit": None,
+        "walsenders": 1,
         "opened": 9,
         "refused": 2,
         "lost": 1,

@@ -20,10 +20,11 @@ KEYS = derive_keys("pencil", SALT, DEFAULT_ITERATIONS)
 VERIFIER = make_verifier("pencil", SALT)
 REFUSED = b'SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user "ann"\0\0'
 
+NOTICE = messages.notice_response(PostgresError({"M": "collation version mismatch"}))
 WELCOME = (
     messages.authentication_ok()
     + messages.parameter_status("server_version", "18.1")
-    + messages.notice_response(PostgresError({"M": "collation version mismatch"}))
+    + NOTICE
     + messages.parameter_status("in_hot_standby", "off")
     + messages.backend_key_data(4242, b"0123456789abcdef0123456789abcdef")
     + messages.ready_for_query()
@@ -61,7 +62,10 @@ def test_a_server_that_asks_nothing_greets(cut: Cut) -> None:
     for piece in cut(WELCOME):
         party.hear(piece)
     assert party.result == Greeting(
-        {"server_version": "18.1", "in_hot_standby": "off"}, 4242, b"0123456789abcdef0123456789abcdef"
+        {"server_version": "18.1", "in_hot_standby": "off"},
+        4242,
+        b"0123456789abcdef0123456789abcdef",
+        notices=NOTICE,
     )
     assert "0123456789abcdef" not in repr(party.result)
 
