@@ -1,4 +1,5 @@
-# Everything starts from here, on a fresh Debian too: `make demo`, `make test`, `make lint`, `make bench`, `make clean`.
+# Everything starts from here, on a fresh Debian too: `make demo`, `make test`, `make lint`, `make compat`, `make bench`,
+# `make clean`.
 # Each target first makes what it needs (.venv, dependencies, the compiled data plane) and only what is out of date.
 #
 #   PYTHON=python3.12 make test          another Python (3.11 or newer)
@@ -11,13 +12,14 @@ BIN    := $(VENV)/bin
 
 RELAY_SOURCES := $(shell find pgamb -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: help demo test lint bench build clean check-system
+.PHONY: help demo test lint compat bench build clean check-system
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a real cluster on this machine, with an ambassador before it     (ARGS=\"--port 0\")"
 	@echo "make test    every test                                                       (ARGS=\"tests/unit -k wire\")"
 	@echo "make lint    format, lint, types, layers"
+	@echo "make compat  other people's suites, direct and through pgamb                  (ARGS=\"--short\")"
 	@echo "make bench   pgamb beside PgBouncer                                           (ARGS=\"--rounds 3\")"
 	@echo "make build   the virtual environment and the compiled data plane, nothing else"
 	@echo "make clean   remove all that the others made"
@@ -37,13 +39,17 @@ lint: $(VENV)/.compiled $(VENV)/.developing
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint pgamb
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
+compat: $(VENV)/.compiled $(VENV)/.developing
+	@$(BIN)/python -m tests.compat $(ARGS)
+
 bench: $(VENV)/.compiled $(VENV)/.developing
 	$(BIN)/python -m tests.bench $(ARGS)
 
 build: $(VENV)/.compiled
 
 clean:
-	rm -rf $(VENV) build .build .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache pgamb.egg-info
+	rm -rf $(VENV) build .build .bench .compat .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	    pgamb.egg-info
 	find pgamb tests -name __pycache__ -prune -exec rm -rf {} +
 	find pgamb -name '*.pyx' | while read -r source; do \
 	    rm -f "$${source%.pyx}.c" "$${source%.pyx}".*.so "$${source%.pyx}.html"; done

@@ -1,0 +1,90 @@
+"""`make compat`: each suite direct and through pgamb, one table, and a failure's name in the last lines."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+import tests.compat
+from pgamb.demo.binaries import find_postgres
+from pgamb.errors import PgambError
+from tests.compat.debian import ALWAYS_NEEDED, Debian, Missing, missing_packages
+from tests.compat.outcome import Outcome, remarks, table
+from tests.compat.place import running_place
+
+CACHE = Path(__file__).resolve().parents[2] / ".compat"
+
+
+def suites() -> Mapping[str, ModuleType]:
+    """Return the modules beside this one that are suites, by their names."""
+    found = {}
+    for module in pkgutil.iter_modules(tests.compat.__path__):
+        if module.name != "__main__":
+            loaded = importlib.import_module(f"{tests.compat.__name__}.{module.name}")
+            if hasattr(loaded, "NAME") and hasattr(loaded, "run"):
+                found[module.name] = loaded
+    return found
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--suite", "names", multiple=True, type=click.Choice(sorted(suites())), help="Only this one; repeatable.")
+@click.option("--short", is_flag=True, help="What CI runs: all suites together within 15 minutes.")
+def main(names: tuple[str, ...], short: bool) -> None:
+    """Run PostgreSQL's and drivers' own test suites direct to PostgreSQL and through pgamb, and compare.
+
+    Exits with 1 when a test passes direct and fails through, and with 2 when this machine lacks something.
+    """
+    chosen = {name: suite for name, suite in suites().items() if not names or name in names}
+    try:
+        _check_machine(chosen)
+        outcomes, broken = _run(chosen, short)
+    except PgambError as error:
+        click.echo(f"compat: {'; '.join(filter(None, (error.message, error.detail, error.hint)))}", err=True)
+        sys.exit(2)
+    click.echo(f"\n{table(outcomes)}\n")
+    for line in remarks(outcomes):
+        click.echo(line)
+    for name in broken:
+        click.echo(f"FAILED {name}: it did not come to its end")
+    sys.exit(1 if broken or any(outcome.failed for outcome in outcomes.values()) else 0)
+
+
+def _check_machine(chosen: Mapping[str, ModuleType]) -> None:
+    major = str(find_postgres().major)
+    needed = [*ALWAYS_NEEDED, *(need for suite in chosen.values() for need in getattr(suite, "NEEDS", ()))]
+    absent = missing_packages([need.format(major=major) for need in dict.fromkeys(needed)])
+    if absent:
+        raise Missing(
+            f"missing on this machine: {' '.join(absent)}", hint=f"run:  apt-get install -y {' '.join(absent)}"
+        )
+
+
+def _run(chosen: Mapping[str, ModuleType], short: bool) -> tuple[dict[str, Outcome], list[str]]:
+    outcomes: dict[str, Outcome] = {}
+    broken = []
+    for suite in chosen.values():
+        click.echo(f"running {suite.NAME}", err=True)
+        with tempfile.TemporaryDirectory(prefix="pgamb-compat-", ignore_cleanup_errors=True) as folder:
+            Path(folder).chmod(0o755)  # PostgreSQL is another user where we are root
+            try:
+                with running_place(Debian(CACHE), Path(folder), getattr(suite, "SETTINGS", {})) as place:
+                    outcomes[suite.NAME] = suite.run(place, short=short)
+            except PgambError:
+                raise
+            except Exception:
+                # One that breaks must not hide what the others find.
+                traceback.print_exc()
+                broken.append(suite.NAME)
+    return outcomes, broken
+
+
+if __name__ == "__main__":
+    main()
