@@ -82,6 +82,11 @@ _SEQUENCE_COLUMNS = frozenset(b"is_called log_cnt last_value".split())
 
 _NOTABLE_NAMES = _SERVER_VIEWS | _SEQUENCE_COLUMNS | TIME_VIEWS | NOT_HARMLESS
 
+_SLEEPS = frozenset(
+    f"{schema}{name}" for name in ("pg_sleep", "pg_sleep_for", "pg_sleep_until") for schema in ("", "pg_catalog.")
+)
+_BEFORE_RELATIONS = frozenset(b"from join table".split())
+
 # Parameters that tell which server one is on. current_setting() and SHOW of them are asked of the primary.
 SERVER_PARAMETERS = frozenset(
     b"""
@@ -114,7 +119,18 @@ def examine(tokens: Sequence[bytes], words: list[bytes], notes: int, catalog: Ca
     if not distinct.isdisjoint(TIME_KEYWORDS) or (notes & NOTE_TIME and looks_at_transaction_time(words, distinct)):
         finding.need |= Need.TRANSACTION_TIME
     examine_calls(tokens, words, catalog, finding)
+    if finding.called and not _SLEEPS.isdisjoint(finding.called) and not _reads_a_relation(words):
+        # No replica is spared anything, and who waits for it looks for it in the primary's pg_stat_activity.
+        finding.raise_to(Level.PRIMARY, "sleeps, and reads no table")
     return finding
+
+
+def _reads_a_relation(words: list[bytes]) -> bool:
+    """Tell whether a FROM or JOIN names a table, or something in parentheses, rather than call a function."""
+    return any(
+        word in _BEFORE_RELATIONS and not (is_name(words[index + 1]) and words[index + 2 : index + 3] == [b"("])
+        for index, word in enumerate(words[:-1])
+    )
 
 
 def _examine_keywords(words: list[bytes], distinct: set[bytes], catalog: Catalog, finding: Finding) -> None:

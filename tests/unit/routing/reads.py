@@ -91,7 +91,8 @@ SELECT now(), current_timestamp, CURRENT_DATE, current_time(0), localtimestamp, 
 SELECT 'now'::timestamptz, date 'today'
 SELECT clock_timestamp(), statement_timestamp(), timeofday()
 SELECT random(), gen_random_uuid()
-SELECT pg_sleep(0)
+SELECT b, pg_sleep(0) FROM t
+SELECT a FROM pg_sleep(0), LATERAL (SELECT a FROM t) AS q
 SELECT current_user, session_user, current_database(), current_schema, current_schema(), current_schemas(true), version(), user, current_catalog
 SELECT current_setting('cluster_name')
 SELECT current_setting('search_path'), current_setting('no.such', true)
