@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 # How long running transactions may take to end after SIGTERM.
 DRAIN_S = 10.0
 _DRAIN_STEP_S = 0.05
+# How long a batch that may be a read waits for its Sync. PostgreSQL would carry out at once what has come of it; who
+# asks for answers sends Sync or Flush in the same breath.
+_UNFINISHED_S = 0.02
 # As ReadyForQuery says it.
 _IDLE_STATUS = ord("I")
 
@@ -52,9 +55,10 @@ class Service:
     def __init__(self, options: ClientOptions) -> None:
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._failure: asyncio.Future[None] = loop.create_future()
         parameter_sets = ParameterSets()
-        self.reactor = Reactor(asyncio.get_running_loop(), self._source_failed)
+        self.reactor = Reactor(loop, self._source_failed)
         opener = Opener(options)
         self._authenticator = Authenticator(options)
         asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
@@ -93,6 +97,7 @@ class Service:
             lazy=options.transactions == "lazy",
             on_repeated=self._repeated,
             on_changed=self._catalogues.changed,
+            on_unfinished=lambda frontend: loop.call_later(_UNFINISHED_S, frontend.hurry),
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()

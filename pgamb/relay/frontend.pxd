@@ -8,6 +8,9 @@ from pgamb.relay.statement cimport Plan
 
 
 cdef class Frontend(Healer):
+    cdef bint unfinished                    # a batch waits for its end; `hurry` will be called
+    cdef bint hurried                       # ... and has waited long enough
+
     cdef int _input(self, const char* data, size_t size) except -1
     cdef size_t _process(self, const char* data, size_t size) except? 0
     cdef int _unqueue(self) except -1
@@ -18,6 +21,7 @@ cdef class Frontend(Healer):
     cdef size_t _send_instead(self, bytes sql, size_t total) except 0
     cdef size_t _copy_data(self, const char* data, size_t size) except? 0
     cdef size_t _extended(self, const char* data, size_t size) except? 0
+    cdef bint _is_due(self, int need) except -1
     cdef size_t _prepare(self, const char* data, size_t end) except 0
     cdef int _lend(self) except -1
     cdef bint may_begin(self) noexcept

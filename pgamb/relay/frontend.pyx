@@ -392,7 +392,7 @@ cdef class Frontend(Healer):
             if size - end >= 5 and data[end] == b"B" and <size_t> read_u32(data + end + 1) > BATCH_BYTES:
                 # Wait for its names only.
                 large_bind = size - end > SCRATCH_BYTES or _two_strings(data + end + 5, size - end - 5)
-            if not large_bind and (end == 0 or size < BATCH_BYTES):
+            if not large_bind and (end == 0 or (size < BATCH_BYTES and not self._is_due(need))):
                 return 0
             need &= ~(NEED_READ | NEED_NEUTRAL)
         elif scan == FOREIGN and end == 0:
@@ -453,6 +453,8 @@ cdef class Frontend(Healer):
         if prepared.shows:
             self._lend()
         self._note(need, prepared.pins, prepared.unpins, prepared.customs)
+        if scan == INCOMPLETE:
+            self.hurried = False
         if (flushed or prepared.synced) and not self.backend.skipping and self._may_keep(need, end):
             self.backend.keep(data, end, prepared.unnamed)
         if flushed:
@@ -474,6 +476,33 @@ cdef class Frontend(Healer):
         elif scan == COMPLETE and need & NEED_DEALLOCATE_ALL:
             self.state = STALLED
         return end
+
+    cdef bint _is_due(self, int need) except -1:
+        """Tell whether what has come of a batch without its Sync is sent now: PostgreSQL would carry it out at once.
+
+        That is when it is known where it has to go, or when nothing has ended it for a while (`hurry`).
+        """
+        if self.hurried:
+            return 1
+        if need & NEED_DEALLOCATE_ALL:
+            # What follows in the same batch is looked at together with it.
+            pass
+        elif self.backend is not None and not self.granted:
+            if not self.pool.replica:
+                return 1
+        elif not need & (NEED_READ | NEED_NEUTRAL):
+            return 1
+        if not self.unfinished and self.relay.on_unfinished is not None:
+            self.unfinished = True
+            self.relay.on_unfinished(self)
+        return 0
+
+    def hurry(self):
+        """Send what has come of a batch whose end has not; it is asked for by `Relay.on_unfinished`."""
+        self.unfinished = False
+        if self.fd >= 0 and self.state == READY and self.pending is not None:
+            self.hurried = True
+            self._resume()
 
     cdef size_t _prepare(self, const char* data, size_t end) except 0:
         """Send a batch that only prepares reads, and ends with a Flush, as if a Sync of ours ended it.

@@ -33,6 +33,7 @@ cdef class Relay:
     cdef object on_frontend_closed          # called as (session)
     cdef object on_changed                  # called as (database, command tag) after DDL, when others can see it
     cdef object on_repeated                 # called as (session, plan or None)
+    cdef object on_unfinished               # called as (session)
     cdef unsigned long long[REASONS] counts
     cdef readonly unsigned long long refusals   # reads asked again because a replica refused them
     cdef readonly unsigned long long conflicts  # ... because replay cancelled them

@@ -17,6 +17,7 @@ class Relay:
         lazy: bool = True,
         on_repeated: Callable[[Frontend, Plan | None], object] | None = None,
         on_changed: Callable[[str, bytes], object] | None = None,
+        on_unfinished: Callable[[Frontend], object] | None = None,
     ) -> None: ...
     @property
     def frontends(self) -> dict[int, Frontend]: ...

@@ -46,11 +46,12 @@ cdef class Relay:
     """What all frontends of a process share.
 
     `on_repeated(session, plan)` hears of reads that are asked again; `plan` is that of one that a replica has refused.
+    `on_unfinished(session)` has to call `session.hurry()` when a batch has been without its Sync for too long.
     """
 
     def __init__(
         self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
-        bint lazy=True, on_repeated=None, on_changed=None,
+        bint lazy=True, on_repeated=None, on_changed=None, on_unfinished=None,
     ):
         self.parameter_sets = parameter_sets
         self.freshness = freshness
@@ -59,6 +60,7 @@ cdef class Relay:
         self.on_frontend_closed = on_frontend_closed
         self.on_repeated = on_repeated
         self.on_changed = on_changed
+        self.on_unfinished = on_unfinished
         self.lazy = lazy and not session_mode
         self.frontends = {}
 
