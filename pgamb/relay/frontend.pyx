@@ -658,6 +658,8 @@ cdef class Frontend(Healer):
             self._unqueue()
         if self.parked:
             self._unpark()
+        if self.shapes:
+            self._end_shapes(True)
         self.state = CLOSED
         self.block = None
         self.pending = None

@@ -119,6 +119,8 @@ cdef class Healer(Router):
         if self.block is not None:
             self.block.failed = True
             self.shown = b"E"
+        if self.shapes:
+            self.shapes = 2
         if backend.stale:
             backend.stale = False
             self.group.statements.renew()
@@ -139,6 +141,8 @@ cdef class Healer(Router):
         if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING:
             self.state = READY
         self.asked_floor = 0
+        if self.shapes:
+            self._end_shapes(True)
         if state == SETTLING:
             # Nothing of this unit has been sent: it goes elsewhere.
             return self._resume()

@@ -271,6 +271,8 @@ cdef class Router(Session):
             self.unsettled = backend.replies.count > 0
             if self.changes is not None:
                 self._tell_changes()
+            if self.shapes:
+                self._end_shapes(False)
         return 0
 
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1:

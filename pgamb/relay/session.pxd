@@ -69,6 +69,7 @@ cdef class Session(Speaker):
     cdef unsigned long long read_moment     # ... the moment by which it had seen that
     cdef unsigned long long read_epoch
     cdef list changes                       # command tags of DDL that has not been committed; None, most often
+    cdef uint8_t shapes                     # 1: DDL that has not been committed; 2: it may change what texts mean
     cdef bint unsettled                     # what was sent may have written, and has not been committed
     cdef bint parked                        # `freshness` will call
     cdef bint impatient                     # it has been parked long enough
@@ -102,6 +103,7 @@ cdef class Session(Speaker):
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
     cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1
     cdef int _tell_changes(self) except -1
+    cdef int _end_shapes(self, bint undone) except -1
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept
     cdef int on_parameter(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1

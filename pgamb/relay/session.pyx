@@ -244,6 +244,11 @@ cdef class Session(Speaker):
             self.relay.freshness.committed()
         elif self._changes_shapes(tag, size):
             self.group.statements.renew()
+            # Others may prepare on the old ones until this is committed.
+            self.shapes = 2
+        elif self.shapes and size == 8 and memcmp(tag, b"ROLLBACK", 8) == 0:
+            # Types, tables and functions that statements were prepared with have never been.
+            self.group.statements.renew()
         if self.unsettled and memchr(b"CADIS", <uint8_t> tag[0], 5) != NULL:
             self._note_change(backend, tag, size)
         return 0
@@ -255,9 +260,10 @@ cdef class Session(Speaker):
         cdef Plan plan = self.plan if backend.replies.owed() == 1 and not self.multiple else None
         if words.startswith(b"SELECT ") and (plan is None or plan.creates):
             words = b"CREATE TABLE AS"
-        if not words.startswith(CHANGES) or (
-            plan is not None and (plan.plain_table or plan.pins & PIN_TEMPORARY) and words.startswith(b"CREATE")
-        ):
+        if not words.startswith(CHANGES):
+            return 0
+        self.shapes = max(self.shapes, 1)
+        if plan is not None and (plan.plain_table or plan.pins & PIN_TEMPORARY) and words.startswith(b"CREATE"):
             return 0
         if self.changes is None:
             self.changes = []
@@ -272,6 +278,17 @@ cdef class Session(Speaker):
         if self.relay.on_changed is not None:
             for tag in changes:
                 self.relay.on_changed(self.group.database, tag)
+        return 0
+
+    cdef int _end_shapes(self, bint undone) except -1:
+        """A transaction with DDL is over: what was prepared in it, or beside it, serves nobody else.
+
+        A statement keeps the types of its parameters. PostgreSQL's own sessions may live with that, since nobody but
+        they themselves uses what they have prepared.
+        """
+        if undone or self.shapes > 1:
+            self.group.statements.renew()
+        self.shapes = 0
         return 0
 
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept:
