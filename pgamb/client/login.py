@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import socket
 import ssl
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from pgamb.registry.model import Member
 from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor
 from pgamb.relay.session import Relay
+from pgamb.session.process_ids import FIRST_PID, LAST_PID
 from pgamb.session.replication import Replication, replication_of
 from pgamb.session.wish import wish_of_startup
 from pgamb.wire import messages
@@ -109,7 +111,8 @@ class LoginDesk:
         self._refresh = refresh
         self._static = static
         self.tls = tls
-        self._last_pid = 0
+        # At random: what an application counts up from one, too, would stand for sessions sooner or later.
+        self._last_pid = random.randrange(FIRST_PID, LAST_PID)
         self.logging_in = 0
         self.tally = pools.tally
         self.draining = False
@@ -274,9 +277,9 @@ class LoginDesk:
             await asyncio.sleep(_RETRY_S)
 
     def _free_pid(self) -> int:
-        """Return a process id (1 to 2^31 - 1) that no session has."""
+        """Return a process id (`session.process_ids`) that no session has."""
         while True:
-            self._last_pid = self._last_pid % 0x7FFF_FFFF + 1
+            self._last_pid = self._last_pid + 1 if self._last_pid < LAST_PID - 1 else FIRST_PID
             if self._last_pid not in self._relay.frontends and self._last_pid not in self._replications.sessions:
                 return self._last_pid
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pgamb.client.capacity import ask_capacity
 from pgamb.client.member import UsedMember
@@ -95,6 +95,10 @@ class Pools:
 
     def groups(self) -> list[Group]:
         return list(self._groups.values())
+
+    def backends(self) -> Iterable[Backend]:
+        """Give all that are open."""
+        return self._backends.keys()
 
     def address_of(self, backend: Backend) -> Opened | None:
         """Return how a backend was opened, None if it is gone."""

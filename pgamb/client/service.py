@@ -12,6 +12,7 @@ from pgamb.client.authenticator import Authenticator
 from pgamb.client.cancel import Canceller
 from pgamb.client.catalogue_reader import CatalogueReader
 from pgamb.client.catalogues import Catalogues
+from pgamb.client.identities import Identities
 from pgamb.client.listener import Listener, raise_descriptor_limit
 from pgamb.client.login import LoginDesk
 from pgamb.client.monitor import MemberProber, asker_from_dsn
@@ -88,6 +89,7 @@ class Service:
         )
         self.pools.position = self._positions.position
         self._positions.on_silent = self.pools.forsake_reads
+        identities = Identities(lambda: self.relay.frontends, self.pools, self._spawn)
         self.relay = Relay(
             parameter_sets,
             self._positions.freshness,
@@ -98,6 +100,8 @@ class Service:
             on_repeated=self._repeated,
             on_changed=self._catalogues.changed,
             on_unfinished=lambda frontend: loop.call_later(_UNFINISHED_S, frontend.hurry),
+            on_named=identities.named,
+            told_pid=identities.told_pid,
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()

@@ -28,6 +28,7 @@ cdef class Owner(Stream):
     cdef int backend_lost(self, Backend backend, object error) except -1
     cdef bint on_refused(self, Backend backend, bytes state) except -1
     cdef int on_requeued(self) except -1
+    cdef int on_notification(self, Backend backend, int pid) except -1
     cdef int on_fresher(self, bint last) except -1
 
 

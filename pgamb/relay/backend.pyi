@@ -14,6 +14,7 @@ class Backend(Source):
     parameters: ParameterSet
     cancels: int
     tainted: bool
+    sequences_of: int
     idle_since: float
     def __init__(
         self,
@@ -33,6 +34,8 @@ class Backend(Source):
     def pid(self) -> int: ...
     @property
     def secret(self) -> bytes: ...
+    @property
+    def in_recovery(self) -> bool: ...
     @property
     def owner(self) -> Owner | None: ...
     @property

@@ -21,7 +21,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, memchr
 
 from pgamb.relay.clock cimport now_s
-from pgamb.relay.framing cimport read_u16, read_u32
+from pgamb.relay.framing cimport read_u16, read_u32, write_u32
 from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
     ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, REPORT, SETTLE, SWALLOW, SYNC,
@@ -90,6 +90,10 @@ cdef class Owner(Stream):
     cdef bint on_refused(self, Backend backend, bytes state) except -1:
         """A kept unit gets an error with this SQLSTATE; return whether it was taken back, and the backend with it."""
         raise NotImplementedError
+
+    cdef int on_notification(self, Backend backend, int pid) except -1:
+        """Return the process id to tell in place of `pid`, which has notified this session."""
+        return pid
 
     cdef int on_requeued(self) except -1:
         """The pool that it waits at serves nobody any more."""
@@ -511,7 +515,10 @@ cdef class Backend(Stream):
             self.copying_in = True
             if head != NULL and head.kind == EXECUTE:
                 self.replies.drop_syncs_before_copy_end()
-        elif kind == b"N" or kind == b"A" or kind == b"t" or kind == b"H" or kind == b"c" or kind == b"V":
+        elif kind == b"A":
+            if self.owner is not None and size > 4:
+                write_u32(payload, <uint32_t> self.owner.on_notification(self, <int> read_u32(payload)))
+        elif kind == b"N" or kind == b"t" or kind == b"H" or kind == b"c" or kind == b"V":
             pass
         else:
             return self._out_of_step(kind)

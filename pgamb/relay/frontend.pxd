@@ -3,11 +3,11 @@
 from libc.stdint cimport uint32_t
 
 from pgamb.relay.backend cimport Backend
-from pgamb.relay.healer cimport Healer
+from pgamb.relay.identity cimport Identity
 from pgamb.relay.statement cimport Plan
 
 
-cdef class Frontend(Healer):
+cdef class Frontend(Identity):
     cdef bint unfinished                    # a batch waits for its end; `hurry` will be called
     cdef bint hurried                       # ... and has waited long enough
 

@@ -23,7 +23,7 @@ from libc.string cimport memchr
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.framing cimport read_u32
-from pgamb.relay.healer cimport Healer
+from pgamb.relay.identity cimport Identity
 from pgamb.relay.numbers cimport (
     CONTROL_BEGIN, CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_PREPARE_TRANSACTION, CONTROL_ROLLBACK,
     CONTROL_ROLLBACK_CHAIN, CONTROL_ROLLBACK_TO, NEED_CONTROL, NEED_COPY_IN, NEED_DEALLOCATE,
@@ -77,7 +77,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
 
 
-cdef class Frontend(Healer):
+cdef class Frontend(Identity):
     """A logged-in application; `fd` is a connected non-blocking socket whose descriptor now belongs to this object.
 
     `rest` is what the application had sent behind its log-in.
@@ -245,6 +245,8 @@ cdef class Frontend(Healer):
             if self.healing == REFUSED_THERE:
                 self._learn(plan)
             need = self._trusted(plan.need, plan)
+            if plan.processes and not self._meant(data, total, [plan.names_processes]):
+                return 0
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)
         if self.block is not None or (plan is not None and plan.control == CONTROL_BEGIN and self.backend is None):
@@ -396,6 +398,8 @@ cdef class Frontend(Healer):
                 return 0
             need &= ~(NEED_READ | NEED_NEUTRAL)
         elif scan == FOREIGN and end == 0:
+            return 0
+        if prepared.processes and scan == COMPLETE and not self._meant(data, end, prepared.marks()):
             return 0
         if self.block is not None and self._is_busy():
             return 0

@@ -10,7 +10,8 @@ from libc.stdint cimport uint8_t
 
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
-from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_SEQUENCES, PIN_SESSION_MODE
+from pgamb.relay.clock cimport now_s
+from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_SEQUENCES, PIN_SESSION_MODE
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
 from pgamb.relay.router cimport Router
@@ -35,6 +36,8 @@ cdef enum:
     KEEP_BYTES = 1 << 16
     # How often a read is asked again after its member was lost: it may be the read that kills them.
     REPEATS = 2
+    # How long after pg_terminate_backend() a session may still end by it.
+    CONDEMNED_S = 60
 
 
 cdef class Healer(Router):
@@ -143,6 +146,11 @@ cdef class Healer(Router):
         self.asked_floor = 0
         if self.shapes:
             self._end_shapes(True)
+        if self.condemned_at_s and now_s() - self.condemned_at_s < CONDEMNED_S and (
+            isinstance(error, PostgresError) and error.sqlstate == "57P01"
+        ):
+            # pg_terminate_backend() was meant for this session, and not for the server.
+            return self._die(error)
         if state == SETTLING:
             # Nothing of this unit has been sent: it goes elsewhere.
             return self._resume()
@@ -173,8 +181,9 @@ cdef class Healer(Router):
             return self._die(error)
         if backend.pass_left and backend.pass_forward:
             return self._die(AdminShutdown(f"the connection to {cause}, in the middle of a message"))
-        # Without what it got from sequences a session goes on: PostgreSQL says 55000 if it asks.
-        self.pins &= ~PIN_SEQUENCES
+        # Without what it got from sequences a session goes on: PostgreSQL says 55000 if it asks. Who has asked for its
+        # process id asks again.
+        self.pins &= ~(PIN_SEQUENCES | PIN_BACKEND_PID)
         if state == ASKING or self.pins & ~PIN_SESSION_MODE:
             return self._die(AdminShutdown(
                 f"the connection to {cause}; the session's own state ({', '.join(self.pin_names) or 'parameters'}) "

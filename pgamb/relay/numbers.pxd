@@ -60,6 +60,8 @@ cdef enum:
 
 
 cdef enum:
-    # Pins that no statement sets: pgamb is told to keep backends; the session asks for what it got from sequences.
+    # Pins that no statement of the session sets: pgamb is told to keep backends; the session asks for what it got from
+    # sequences; somebody speaks of it by its process id.
+    PIN_BACKEND_PID = 1 << 28
     PIN_SEQUENCES = 1 << 29
     PIN_SESSION_MODE = 1 << 30

@@ -41,6 +41,7 @@ cdef class Pool(Home):
 
     cdef Backend acquire(self, Owner owner, object parameters)
     cdef Backend acquire_again(self, Owner owner, int pid)
+    cdef int want_one(self) except -1
     cdef int enqueue(self, Owner owner) except -1
     cdef int release(self, Backend backend) except -1
     cdef int clean(self, Backend backend, bint discard) except -1

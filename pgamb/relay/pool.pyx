@@ -126,6 +126,13 @@ cdef class Pool(Home):
         backend.own(owner)
         return backend
 
+    cdef int want_one(self) except -1:
+        """Let one more backend be opened, if that is allowed, for whoever is there first."""
+        if not self.retired and len(self.backends) + self.opening < self.limit:
+            self.opening += 1
+            self.opener(self)
+        return 0
+
     cdef int enqueue(self, Owner owner) except -1:
         """Let `owner` wait; `backend_granted` or `checkout_failed` will be called."""
         self.waits += 1

@@ -33,6 +33,7 @@ cdef class Prepared:
     cdef int binds
     cdef int executes
     cdef bint shows                 # there is a SHOW of pgamb's own parameters in it
+    cdef bint processes             # there is something in it that speaks of process ids
     cdef bint snapshots             # PostgreSQL takes a snapshot for something in it
     cdef bint plain                 # each portal is the unnamed one, and is executed whole, right behind its Bind
     cdef Plan plan                  # of the statement bound last
@@ -46,6 +47,7 @@ cdef class Prepared:
     cdef set fresh                  # names prepared behind a DEALLOCATE ALL of the same batch; None without one
 
     cdef Scan scan(self, const char* data, size_t size) except *
+    cdef list marks(self)
     cdef int send(self, Backend backend, const char* data, size_t size) except -1
     cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0
     cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1

@@ -64,7 +64,7 @@ cdef class Prepared:
         self.bare = self.closed = False
         self.binds = self.executes = 0
         self.plan = None
-        self.shows = self.snapshots = False
+        self.shows = self.snapshots = self.processes = False
         self.plain = True
         while size - position >= 5:
             kind = <uint8_t> data[position]
@@ -127,6 +127,11 @@ cdef class Prepared:
         self._conclude(max(parses, self.binds))
         return INCOMPLETE
 
+    cdef list marks(self):
+        """Tell of each Parse, Bind and Describe of the last scan whether its statement names processes."""
+        cdef Statement statement
+        return [statement is not None and statement.plan.names_processes for statement in self.found]
+
     cdef int _count(self, Statement statement) except -1:
         if statement is None:
             self.need &= ~ALL_OF
@@ -139,6 +144,7 @@ cdef class Prepared:
         self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
         self.shows = self.shows or statement.plan.shows
         self.snapshots = self.snapshots or statement.plan.snapshots
+        self.processes = self.processes or statement.plan.processes
         self.pins |= statement.plan.pins
         self.unpins |= statement.plan.unpins
         if statement.plan.customs is not None:

@@ -19,6 +19,7 @@ cdef enum State:
     ASKING          # the backend is being asked for this session's parameters
     RESTORING       # ... and given back what a RESET returns to
     PREPARING       # statements are being prepared, and a Sync of ours ends that
+    NAMING          # the sessions that the next statement names are being given backends
     STALLED         # the next statement needs another backend than the one still at work
     CLOSED
 
@@ -34,6 +35,8 @@ cdef class Relay:
     cdef object on_changed                  # called as (database, command tag) after DDL, when others can see it
     cdef object on_repeated                 # called as (session, plan or None)
     cdef object on_unfinished               # called as (session)
+    cdef object on_named                    # called as (session, number, unit, marks, pids): see `identity`
+    cdef object told_pid                    # called as (pid of a backend): what its session was told; 0: nothing
     cdef unsigned long long[REASONS] counts
     cdef readonly unsigned long long refusals   # reads asked again because a replica refused them
     cdef readonly unsigned long long conflicts  # ... because replay cancelled them
@@ -83,6 +86,9 @@ cdef class Session(Speaker):
     cdef bint visiting                      # ... only to hear what it says in a transaction that has failed
     cdef bint opened                        # ... it has been sent, and not been answered
     cdef bint batch_failed
+    cdef unsigned int namings               # how often what it sent has named sessions
+    cdef bint unfitted                      # the backend attached has not been given this session's parameters
+    cdef double condemned_at_s              # monotonic: when pg_terminate_backend() was last called for it, 0: never
     cdef uint8_t healing                    # Reason why the unit at hand is asked again, 0 if it is not
     cdef uint8_t repeats
     cdef uint8_t reason                     # Reason why the last unit went where it went

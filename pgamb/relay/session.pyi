@@ -18,6 +18,8 @@ class Relay:
         on_repeated: Callable[[Frontend, Plan | None], object] | None = None,
         on_changed: Callable[[str, bytes], object] | None = None,
         on_unfinished: Callable[[Frontend], object] | None = None,
+        on_named: Callable[[Frontend, int, bytes, list[bool], set[int]], object] | None = None,
+        told_pid: Callable[[int], int] | None = None,
     ) -> None: ...
     @property
     def frontends(self) -> dict[int, Frontend]: ...

@@ -13,8 +13,8 @@ from libc.string cimport memchr, memcmp
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.freshness cimport Freshness
 from pgamb.relay.numbers cimport (
-    NEED_COMMITS, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS, PIN_PARAMETER,
-    PIN_SEQUENCES, PIN_SESSION_MODE, PIN_TEMPORARY,
+    NEED_COMMITS, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS,
+    PIN_BACKEND_PID, PIN_PARAMETER, PIN_SEQUENCES, PIN_SESSION_MODE, PIN_TEMPORARY,
 )
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport CAPTURE, REPORT, SETTLE, Effect
@@ -51,7 +51,7 @@ cdef class Relay:
 
     def __init__(
         self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
-        bint lazy=True, on_repeated=None, on_changed=None, on_unfinished=None,
+        bint lazy=True, on_repeated=None, on_changed=None, on_unfinished=None, on_named=None, told_pid=None,
     ):
         self.parameter_sets = parameter_sets
         self.freshness = freshness
@@ -61,6 +61,8 @@ cdef class Relay:
         self.on_repeated = on_repeated
         self.on_changed = on_changed
         self.on_unfinished = on_unfinished
+        self.on_named = on_named
+        self.told_pid = told_pid
         self.lazy = lazy and not session_mode
         self.frontends = {}
 
@@ -130,7 +132,7 @@ cdef class Session(Speaker):
             return "idle" if self.block is None else "virtual"
         return {
             WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
-            RESTORING: "restoring", PREPARING: "active", CLOSED: "closed",
+            RESTORING: "restoring", PREPARING: "active", NAMING: "stalled", CLOSED: "closed",
         }[self.state]
 
     @property
@@ -149,6 +151,8 @@ cdef class Session(Speaker):
             names.append("session_mode")
         if self.pins & PIN_SEQUENCES:
             names.append("sequences")
+        if self.pins & PIN_BACKEND_PID:
+            names.append("backend_pid")
         return names
 
     cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1:
@@ -229,6 +233,7 @@ cdef class Session(Speaker):
                 self.dirty = self.opaque = True
         elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
             self.dirty = self.reset = True
+            self.pins &= ~PIN_BACKEND_PID
             backend.forget_statements()
             backend.unnamed = None
             if self.prepared is not None:

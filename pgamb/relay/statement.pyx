@@ -19,6 +19,7 @@ from pgamb.routing.ddl import makes_plain_table
 from pgamb.routing.hints import SHOWN, in_quotes, raising, refusal, wish_of_comment
 from pgamb.routing.intent import Need, Pin
 from pgamb.session.custom import CustomParameters
+from pgamb.session.process_ids import asks_own, names_processes
 
 cdef int READ = int(Need.READ)
 cdef int NEUTRAL = int(Need.NEUTRAL)
@@ -61,6 +62,8 @@ cdef class Plan:
         self.creates = intent.reason.startswith("CREATE")
         self.plain_table = self.creates and makes_plain_table(sql)
         self.shows = self.need & SHOW and intent.name in SHOWN
+        self.names_processes = names_processes(sql)
+        self.processes = self.names_processes or asks_own(sql)
         wrong = refusal(intent, sql)
         self.substitute = in_quotes(intent, sql) if wrong is None else raising(*wrong)
 

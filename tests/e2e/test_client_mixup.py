@@ -318,7 +318,7 @@ async def all_clean(ambassador: Ambassador) -> None:
             session = await asyncpg.connect(dsn, statement_cache_size=0)
             stack.push_async_callback(session.close)
             await session.execute("BEGIN")
-            pids.add(await session.fetchval("SELECT pg_backend_pid()"))
+            pids.add(await session.fetchval("SELECT pg_backend_pid() + 0"))
             left = await session.fetch(
                 """
                 SELECT 'statement ' || name FROM pg_prepared_statements WHERE name !~ '^(pgamb_.*)?$'

@@ -37,7 +37,7 @@ async def application(ambassador: Ambassador) -> Application:
 
 
 # What makes a transaction real, so that it has a backend.
-HOLD = "SELECT pg_backend_pid()"
+HOLD = "SELECT pg_backend_pid() + 0"
 
 
 async def test_who_waits_too_long_is_told_what_to_do(single: Ambassador) -> None:
@@ -109,14 +109,14 @@ async def test_first_come_first_served(postgres: PostgresServer) -> None:
 async def test_session_mode(postgres: PostgresServer) -> None:
     with running_ambassador([postgres], "--pool-size", "2", "--pool-mode", "session") as ambassador:
         one, two, three = [await application(ambassador) for _ in range(3)]
-        pid = (await one.query("SELECT pg_backend_pid()")).texts
-        other = (await two.query("SELECT pg_backend_pid()")).texts
+        pid = (await one.query("SELECT pg_backend_pid() + 0")).texts
+        other = (await two.query("SELECT pg_backend_pid() + 0")).texts
         await one.query("CREATE TEMP TABLE mine AS SELECT 'one'; SET work_mem = '7MB'; PREPARE p AS SELECT 'p'")
         await one.query("SET application_name = 'never asked for'")
         for _ in range(3):
-            assert (await one.query("SELECT pg_backend_pid()")).texts == pid != other
+            assert (await one.query("SELECT pg_backend_pid() + 0")).texts == pid != other
         assert (await one.query("EXECUTE p")).texts == ["p"]
-        three.say(messages.query("SELECT pg_backend_pid(), current_setting('work_mem'), to_regclass('mine')"))
+        three.say(messages.query("SELECT pg_backend_pid() + 0, current_setting('work_mem'), to_regclass('mine')"))
         await one.close()
         (row,) = (await three.answer()).rows
         assert [None if field is None else field.decode() for field in row] == [pid[0], "4MB", None]
