@@ -14,7 +14,7 @@ from pgamb.routing.hints import Wish
 from pgamb.routing.intent import Need, Pin
 
 TEXT = (Path(pgamb.relay.__file__).parent / "numbers.pxd").read_text()
-OWN_PINS = {"PIN_SEQUENCES", "PIN_SESSION_MODE"}
+OWN_PINS = {"PIN_BACKEND_PID", "PIN_SEQUENCES", "PIN_SESSION_MODE"}
 
 
 @pytest.mark.parametrize("numbers", [Need, Pin, Control, Isolation, Wish])
