@@ -37,11 +37,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was found: `state` changes when the catalogue does; without `catalog`, it has not."""
+    """What was found: `state` changes when the catalogue does; without `catalog`, it has not.
+
+    `asks_sequences`: there are columns whose default is what the session got from a sequence before.
+    """
 
     state: str
     catalog: ServerCatalog | None
     member: Member
+    asks_sequences: bool = False
 
 
 class CatalogueReader:
@@ -63,11 +67,12 @@ class CatalogueReader:
             rows = await _ask(channel, queries.BEGIN + queries.STATE)
             version, name, state = rows[0]
             found = await _read_rows(channel, int(version or 0), name or database) if state != known else None
+            asks_sequences = found is not None and await _ask(channel, queries.ASKS_SEQUENCES) == [["t"]]
             # PostgreSQL logs who leaves in the middle of a transaction.
             await _ask(channel, "COMMIT")
         if found is None:
             return Reading(state or "", None, member)
-        return Reading(state or "", await _assembled(found), member)
+        return Reading(state or "", await _assembled(found), member, asks_sequences)
 
     @asynccontextmanager
     async def _session(

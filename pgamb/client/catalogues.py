@@ -196,6 +196,8 @@ class Catalogues:
         if reading.member.role is not Role.PRIMARY:
             # It may be behind, and the primary is asked as soon as there is one.
             known.due = min(known.due, began + SOON_S)
+        if reading.asks_sequences:
+            known.statements.asks_sequences = True
         if reading.catalog is not None and reading.catalog != known.catalog:
             known.catalog = reading.catalog
             took_ms = round((self._loop.time() - began) * 1000)

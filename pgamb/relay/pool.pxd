@@ -68,7 +68,6 @@ cdef class Group:
     cdef readonly Statements statements  # of the database
     cdef readonly Pool primary          # None while there is no primary
     cdef readonly list replicas
-    cdef public bint asks_sequences     # its sessions use currval() or lastval()
     cdef Queue held                     # sessions that wait for a primary
     cdef unsigned int turn
 

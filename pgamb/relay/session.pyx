@@ -194,7 +194,7 @@ cdef class Session(Speaker):
         Where sessions are known to ask for it later, they keep the backend, and find nothing of others in it.
         """
         cdef Backend backend = self.backend
-        if backend.sequences_of != self.pid and self.group.asks_sequences and not backend.batch_open:
+        if backend.sequences_of != self.pid and self.group.statements.asks_sequences and not backend.batch_open:
             if backend.sequences_of and not self.pins & PIN_SESSION_MODE:
                 backend.inject_query(b"DISCARD SEQUENCES", 0)
             self.pins |= PIN_SEQUENCES
@@ -207,7 +207,7 @@ cdef class Session(Speaker):
         Without its own, PostgreSQL says 55000, as it does to a session that has not used a sequence.
         """
         cdef Backend backend = self.backend
-        self.group.asks_sequences = True
+        self.group.statements.asks_sequences = True
         if backend.sequences_of != self.pid and not backend.batch_open:
             if backend.sequences_of:
                 backend.inject_query(b"DISCARD SEQUENCES", 0)

@@ -55,6 +55,7 @@ cdef class Statements:
     cdef object canonical           # WeakValueDictionary: (sql, types, naming) -> Statement
     cdef bytes prefix               # of every name
     cdef unsigned long long issued
+    cdef public bint asks_sequences     # sessions of the database use currval() or lastval()
 
     cdef Statement of(self, bytes sql, bytes types, object naming)
     cdef Statement unnamed(self, bytes sql, bytes types)

@@ -52,6 +52,9 @@ def _state_of(catalog: str, condition: str = "true") -> str:
     return _state(f"pg_catalog.{catalog} AS x WHERE x.oid >= {FIRST_USER_OID} AND {condition}")
 
 
+# Column defaults that call currval() or lastval(), by oid, as they are stored.
+_SEQUENCE_DEFAULTS = "pg_catalog.pg_attrdef AS x WHERE x.adbin::text ~ ':funcid (1575|2559) '"
+
 _STATES = (
     _state_of("pg_proc"),
     _state_of("pg_operator"),
@@ -64,6 +67,7 @@ _STATES = (
     _state("pg_catalog.pg_namespace AS x WHERE x.nspname !~ '^pg_(toast_)?temp_'"),
     _state_of("pg_class", "x.relpersistence <> 't' AND (x.relkind IN ('v', 'S') OR x.relrowsecurity)"),
     _state("pg_catalog.pg_class AS x WHERE x.oid IN (SELECT odd.oid FROM odd)"),
+    _state(_SEQUENCE_DEFAULTS),
 )
 
 STATE = f"""{_ODD}
@@ -75,6 +79,10 @@ SELECT pg_catalog.current_setting('server_version_num')::int / 10000,
 
 Its cost is that of looking at all functions and relations of the database once; plain tables do not change the text.
 """
+
+
+ASKS_SEQUENCES = f"SELECT EXISTS (SELECT 1 FROM {_SEQUENCE_DEFAULTS})"
+"""Answers whether an INSERT may ask what its session got from a sequence before, without saying so."""
 
 
 def functions(server_version: int) -> str:

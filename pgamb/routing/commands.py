@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from pgamb.routing.definitions import intent_of_alter, need_of_definition, pins_of_definition
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.lexer import is_literal
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
@@ -326,11 +327,11 @@ def _create(statement: Statement) -> Intent:
         examine_calls(query.tokens, query.words, query.catalog, finding)
         if query.word(0) == b"execute":
             finding.need |= Need.SETTINGS
-    pins = finding.pins
+    pins = finding.pins | pins_of_definition(words)
     if _is_temporary(statement) and not _has(words, (b"on", b"commit", b"drop")):
         pins |= Pin.TEMPORARY
     reason = "CREATE TEMPORARY needs its own backend" if pins & Pin.TEMPORARY else "CREATE writes"
-    return _plain(finding.need, reason, pins=pins, unpins=finding.unpins & ~pins)
+    return _plain(finding.need | need_of_definition(words), reason, pins=pins, unpins=finding.unpins & ~pins)
 
 
 def _is_temporary(statement: Statement) -> bool:
@@ -358,7 +359,7 @@ def _writes(statement: Statement) -> Intent:
 
 
 _WRITING_COMMANDS = (
-    b"alter analyse analyze checkpoint cluster comment drop grant import lock notify reassign refresh reindex revoke "
+    b"analyse analyze checkpoint cluster comment drop grant import lock notify reassign refresh reindex revoke "
     b"security truncate vacuum"
 )
 
@@ -367,6 +368,7 @@ _RULES: dict[bytes, Callable[[Statement], Intent]] = {
     **dict.fromkeys(_QUERIES | {b"("}, _query),
     **dict.fromkeys(_CHANGES, _change),
     b"abort": _rollback,
+    b"alter": intent_of_alter,
     b"begin": _begin,
     b"call": _runs_code,
     b"close": _close,

@@ -9,6 +9,7 @@ import pytest
 
 from pgamb.demo.postgres import PostgresServer
 from tests.support.ambassador import Ambassador, running_ambassador
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -83,3 +84,28 @@ def test_lastval_in_the_transaction_of_its_insert(ambassador: Ambassador) -> Non
         with first.transaction():
             number = insert(first, "first")
             assert last(first) == number
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_default_that_asks_has_the_sessions_own(postgres: PostgresServer, seen: bool) -> None:
+    # The text of the INSERT does not say that it asks: another session's value went into the row.
+    table = "CREATE TABLE numbered_twice (id serial, again int DEFAULT currval('numbered_twice_id_seq'))"
+    postgres.query("DROP TABLE IF EXISTS numbered_twice")
+    if not seen:
+        postgres.query(table)
+    with running_ambassador([postgres], "--pool-size", "4") as ambassador:
+        if not seen:
+            wait_for(lambda: "catalogue.read" in ambassador.log, 10, "the default is known")
+        with connect(ambassador) as first, connect(ambassador) as second:
+            if seen:
+                second.execute(table)
+            number = number_of(first, "INSERT INTO numbered_twice DEFAULT VALUES RETURNING id")
+            assert number_of(second, "INSERT INTO numbered_twice DEFAULT VALUES RETURNING id") == number + 1
+            assert number_of(first, "INSERT INTO numbered_twice (id) VALUES (0) RETURNING again") == number
+    postgres.query("DROP TABLE numbered_twice")
+
+
+def number_of(connection: psycopg.Connection[tuple[object, ...]], sql: str) -> int:
+    row = connection.execute(sql).fetchone()
+    assert row is not None
+    return int(str(row[0]))

@@ -1,0 +1,28 @@
+"""What a CREATE or ALTER does to the session besides, as its words show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from pgamb.routing.intent import NO_NEED, NO_PIN, Intent, Need, Pin
+from pgamb.routing.statement import Statement
+
+_SEQUENCE_FUNCTIONS = frozenset((b"currval", b"lastval"))
+_IN_C = frozenset(((b"language", b"c"), (b"language", b"'c'")))
+
+
+def intent_of_alter(statement: Statement) -> Intent:
+    """Tell what an ALTER needs."""
+    return Intent(need_of_definition(statement.words), NO_PIN, NO_PIN, "ALTER belongs on the primary")
+
+
+def need_of_definition(words: Sequence[bytes]) -> Need:
+    """Notice a definition, say of a column's default, that asks what the session has got from a sequence."""
+    asks = any(word.rpartition(b".")[2] in _SEQUENCE_FUNCTIONS for word in words)
+    return Need.SEQUENCE if asks else NO_NEED
+
+
+def pins_of_definition(words: Sequence[bytes]) -> Pin:
+    """Notice a function in C: PostgreSQL loads its library, as LOAD does, to see whether it is there."""
+    return Pin.LOAD if not _IN_C.isdisjoint(pairwise(words)) else NO_PIN
