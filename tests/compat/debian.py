@@ -41,6 +41,11 @@ class Debian:
 
     cache: Path
 
+    @property
+    def release(self) -> str:
+        """The code name of this machine's own release."""
+        return _codename() or ""
+
     def source(self, package: str, release: str) -> Path:
         """Return the folder of an unpacked source package, patches applied: of the version installed here, if it is.
 
@@ -97,18 +102,22 @@ def _sources(release: str) -> Iterator[str]:
     """Yield the stanzas of a `.sources` file: the archives of this machine, for that release, source packages only."""
     words = ["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     known = subprocess.run(["apt-get", *words], capture_output=True, text=True, check=True).stdout
-    codename = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
     found = False
     for line in dict.fromkeys(known.splitlines()):
         uri, suite, component = line.split()
         base, dash, kind = suite.partition("-")
-        if not _ARCHIVE.search(uri) or component != "main" or codename is None or base not in (codename[1], "stable"):
+        if not _ARCHIVE.search(uri) or component != "main" or base not in (_codename(), "stable"):
             continue
         found = True
         signed = f"Signed-By: {KEYRING}\n" if KEYRING.exists() else ""
         yield f"Types: deb-src\nURIs: {uri}\nSuites: {release}{dash}{kind}\nComponents: main\n{signed}"
     if not found:
         raise Missing("this machine's apt names no Debian archive", hint="add Debian's to /etc/apt/sources.list.d")
+
+
+def _codename() -> str | None:
+    found = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    return found[1] if found else None
 
 
 def _installed_source(package: str) -> str | None:

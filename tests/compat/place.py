@@ -71,6 +71,11 @@ class Place:
         """Return an unpacked source package of a Debian release, patched. Another suite may have built in it."""
         return self.debian.source(package, release)
 
+    @property
+    def release(self) -> str:
+        """The Debian release of this machine, whose source packages belong to what is installed."""
+        return self.debian.release
+
     def renew(self) -> None:
         """Make the database of both addresses anew, empty: what runs next finds nothing of what ran before."""
         primary = self.cluster.primary
