@@ -233,7 +233,7 @@ cdef class Frontend(Identity):
         cdef Effect effect = None
         cdef bytes name
         cdef int need = 0
-        cdef size_t take
+        cdef size_t take = 0
         cdef bint whole = total <= size
         if not whole and total <= QUERY_BYTES:
             return 0
@@ -252,7 +252,9 @@ cdef class Frontend(Identity):
         if self.block is not None or (plan is not None and plan.control == CONTROL_BEGIN and self.backend is None):
             if self._is_busy():
                 return 0
-            take = self._answer_query(plan, need, data, size, total)
+            # Who is being terminated hears that, and nothing else: its backend has to be asked.
+            if not (self.condemned_at_s and self.backend is not None):
+                take = self._answer_query(plan, need, data, size, total)
             if take:
                 self._note_answer(plan)
                 return take

@@ -124,3 +124,16 @@ def test_a_notification_tells_the_number_of_its_sender(one: Connection, two: Con
     one.execute("NOTIFY identity, 'own'")
     heard = {notify.payload: notify.pid for notify in one.notifies(timeout=5, stop_after=2)}
     assert heard == {"other": two.info.backend_pid, "own": one.info.backend_pid}
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT", "SAVEPOINT s"])
+def test_who_is_terminated_hears_it_in_a_transaction_that_is_not_real(
+    one: Connection, two: Connection, end: str
+) -> None:
+    # ROLLBACK was answered without PostgreSQL while its signal was on the way.
+    for statement in ("BEGIN", "SELECT count(*) FROM pg_class", "SAVEPOINT before"):
+        two.execute(statement)
+    assert one.execute("SELECT pg_terminate_backend(%s)", (two.info.backend_pid,)).fetchone() == (True,)
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        two.execute(end)
+    assert two.closed
