@@ -72,6 +72,7 @@ cdef class Backend(Stream):
     cdef public int cancels         # cancel requests under way
     cdef public int sequences_of    # pid of the session that used it last for what may have called nextval(); 0: nobody
     cdef public bint tainted        # not to be used again
+    cdef bint temporary             # a session has made something temporary on it: it has a temporary schema
     cdef bint doomed                # what is sent meets a failed transaction, which `status` does not tell yet
     cdef bint stale                 # the last error says that a prepared statement has outlived its table's shape
     cdef readonly bint in_recovery  # what it last said

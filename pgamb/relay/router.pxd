@@ -9,6 +9,7 @@ from pgamb.relay.statement cimport Plan
 
 cdef class Router(Session):
     cdef bint _attach(self, int need, Plan plan) except -1
+    cdef bint _attach_any(self, int need, Plan plan) except -1
     cdef int _wait(self) except -1
     cdef Pool _route(self, int need, Plan plan)
     cdef bint _reads_snapshot(self) noexcept

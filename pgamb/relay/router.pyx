@@ -10,6 +10,7 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.freshness cimport Freshness, Position
 from pgamb.relay.numbers cimport (
     ISOLATION_DEFAULT, ISOLATION_REPEATABLE_READ, NEED_BEGIN, NEED_NEUTRAL, NEED_READ, NEED_READ_ONLY, NEED_SEQUENCE,
+    NEED_SET, PIN_TEMPORARY,
     WISH_PRIMARY, WISH_REPLICA,
 )
 from pgamb.relay.pool cimport Pool
@@ -31,6 +32,19 @@ cdef class Router(Session):
 
     cdef bint _attach(self, int need, Plan plan) except -1:
         """See to it that a backend is attached on which the next unit can run; if not, return 0, with `state` set."""
+        if plan is None or not plan.pins & PIN_TEMPORARY:
+            return self._attach_any(need, plan)
+        while self._attach_any(need, plan):
+            if not (self.granted and plan.need & NEED_SET and self.backend.temporary):
+                self.backend.temporary = True
+                return 1
+            # A search_path with pg_temp: whether there is a temporary schema yet can be told from what follows, and
+            # DISCARD ALL leaves one behind.
+            self.backend.tainted = True
+            self._release()
+        return 0
+
+    cdef bint _attach_any(self, int need, Plan plan) except -1:
         cdef Pool pool
         cdef Backend backend = self.backend
         if backend is not None:

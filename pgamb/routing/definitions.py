@@ -9,7 +9,8 @@ from pgamb.routing.intent import NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.statement import Statement
 
 _SEQUENCE_FUNCTIONS = frozenset((b"currval", b"lastval"))
-_IN_C = frozenset(((b"language", b"c"), (b"language", b"'c'")))
+# Not LANGUAGE 'c': a text's intent must not hang on its constants.
+_IN_C = (b"language", b"c")
 
 
 def intent_of_alter(statement: Statement) -> Intent:
@@ -25,4 +26,4 @@ def need_of_definition(words: Sequence[bytes]) -> Need:
 
 def pins_of_definition(words: Sequence[bytes]) -> Pin:
     """Notice a function in C: PostgreSQL loads its library, as LOAD does, to see whether it is there."""
-    return Pin.LOAD if not _IN_C.isdisjoint(pairwise(words)) else NO_PIN
+    return Pin.LOAD if _IN_C in pairwise(words) else NO_PIN

@@ -60,7 +60,7 @@ def compare(place: Place, suite: Suite, differences: Mapping[str, Difference]) -
         _renew(place, suite.database)
         output = place.folder / f"{suite.database}-{name}"
         sides.append(_run(place, suite, address, output))
-    reports = _diffs(output / "regression.diffs")
+    reports = diffs(output / "regression.diffs")
     listed = {
         test: difference.reason
         for test, difference in differences.items()
@@ -102,7 +102,7 @@ def _run(place: Place, suite: Suite, address: Address, output: Path) -> dict[str
     return results
 
 
-def _diffs(file: Path) -> dict[str, str]:
+def diffs(file: Path) -> dict[str, str]:
     """Return what differs from what is expected, by test."""
     if not file.exists():
         return {}

@@ -357,7 +357,7 @@ SPECIAL = (
     Case("CREATE TABLE t (a int DEFAULT nextval('s'), b int DEFAULT currval('s'))", Need.SEQUENCE),
     Case("ALTER TABLE t ALTER b SET DEFAULT pg_catalog.lastval()", Need.SEQUENCE),
     Case("CREATE FUNCTION f() RETURNS trigger AS 'refint', 'f' LANGUAGE C", _0, Pin.LOAD),
-    Case("CREATE FUNCTION f() RETURNS int LANGUAGE 'c' AS 'library'", _0, Pin.LOAD),
+    Case("CREATE FUNCTION f() RETURNS int LANGUAGE 'c' AS 'library'", _0),
     Case("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", _0),
     Case("DECLARE c CURSOR WITH HOLD FOR SELECT 1", _N, Pin.HOLD_CURSOR, name="c"),
     Case("DECLARE c CURSOR WITH HOLD FOR SELECT nextval('seq')", _0, Pin.HOLD_CURSOR, name="c"),
