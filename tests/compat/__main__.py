@@ -45,13 +45,15 @@ def main(names: tuple[str, ...], short: bool) -> None:
     chosen = {name: suite for name, suite in suites().items() if not names or name in names}
     try:
         _check_machine(chosen)
-        outcomes, broken = _run(chosen, short)
+        outcomes, broken, absent = _run(chosen, short, may_be_absent=not names)
     except PgambError as error:
-        click.echo(f"compat: {'; '.join(filter(None, (error.message, error.detail, error.hint)))}", err=True)
+        click.echo(f"compat: {_told(error)}", err=True)
         sys.exit(2)
     click.echo(f"\n{table(outcomes)}\n")
     for line in remarks(outcomes):
         click.echo(line)
+    for name, why in absent.items():
+        click.echo(f"not run: {name}: {why}")
     for name in broken:
         click.echo(f"FAILED {name}: it did not come to its end")
     sys.exit(1 if broken or any(outcome.failed for outcome in outcomes.values()) else 0)
@@ -67,9 +69,20 @@ def _check_machine(chosen: Mapping[str, ModuleType]) -> None:
         )
 
 
-def _run(chosen: Mapping[str, ModuleType], short: bool) -> tuple[dict[str, Outcome], list[str]]:
+def _told(error: PgambError) -> str:
+    return "; ".join(filter(None, (error.message, error.detail, error.hint)))
+
+
+def _run(
+    chosen: Mapping[str, ModuleType], short: bool, *, may_be_absent: bool
+) -> tuple[dict[str, Outcome], list[str], dict[str, str]]:
+    """Return what came of each suite, which broke off, and which could not be had, with the reason.
+
+    Raises Missing for the last, unless they may be absent: they are not, where they were asked for by name.
+    """
     outcomes: dict[str, Outcome] = {}
     broken = []
+    absent: dict[str, str] = {}
     for suite in chosen.values():
         click.echo(f"running {suite.NAME}", err=True)
         with tempfile.TemporaryDirectory(prefix="pgamb-compat-", ignore_cleanup_errors=True) as folder:
@@ -77,13 +90,17 @@ def _run(chosen: Mapping[str, ModuleType], short: bool) -> tuple[dict[str, Outco
             try:
                 with running_place(Debian(CACHE), Path(folder), getattr(suite, "SETTINGS", {})) as place:
                     outcomes[suite.NAME] = suite.run(place, short=short)
+            except Missing as error:
+                if not may_be_absent:
+                    raise
+                absent[suite.NAME] = _told(error)
             except PgambError:
                 raise
             except Exception:
                 # One that breaks must not hide what the others find.
                 traceback.print_exc()
                 broken.append(suite.NAME)
-    return outcomes, broken
+    return outcomes, broken, absent
 
 
 if __name__ == "__main__":
