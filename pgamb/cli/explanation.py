@@ -240,4 +240,4 @@ def _named(pins: Pin) -> str:
 
 def _lifted(unpins: Pin) -> str:
     every = all(unpins & pin for pin, _ in _PINS)
-    return "lifts every pin" if every else f"lifts the pin of {_named(unpins)}"
+    return "lifts every pin" if every else f"may lift the pin of {_named(unpins)}"

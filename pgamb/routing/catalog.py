@@ -28,7 +28,7 @@ class Effect(enum.Enum):
     SEQUENCE = enum.auto()
     """Tells what this session, and nobody else, has got from a sequence."""
     ADVISORY_LOCK = enum.auto()
-    ADVISORY_UNLOCK_ALL = enum.auto()
+    ADVISORY_UNLOCK = enum.auto()
     ASKS_SETTING = enum.auto()
     """Tells a session parameter, or who the server is: its argument decides."""
     SETTING = enum.auto()
@@ -85,8 +85,8 @@ _TRANSACTION_TIME = b"now transaction_timestamp age timetz pg_timezone_abbrevs p
 # "Who am I", the WAL, and what one server or one session alone knows; sizes too: a replica has nothing of an unlogged
 # table, and free space maps are each server's own. None of them writes.
 _PRIMARY = b"""
-    currtid inet_client_addr inet_client_port inet_server_addr inet_server_port lo_get pg_advisory_unlock
-    pg_advisory_unlock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_backend_pid pg_blocking_pids
+    currtid inet_client_addr inet_client_port inet_server_addr inet_server_port lo_get pg_advisory_xact_lock
+    pg_advisory_xact_lock_shared pg_backend_pid pg_blocking_pids
     pg_conf_load_time pg_config pg_control_checkpoint pg_control_init pg_control_recovery pg_control_system
     pg_current_logfile pg_current_snapshot pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn
     pg_current_xact_id_if_assigned pg_cursor pg_database_size pg_get_backend_memory_contexts pg_get_multixact_members
@@ -122,6 +122,7 @@ _WRITES_AND_STAYS = b"""
 _ADVISORY_LOCKS = b"""
     pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
 """.split()
+_ADVISORY_UNLOCKS = b"pg_advisory_unlock pg_advisory_unlock_all pg_advisory_unlock_shared".split()
 
 # Non-volatile functions by the release that added them. In an older release, a function of that name is a user's.
 _ADDED: dict[int, list[bytes]] = {
@@ -159,7 +160,7 @@ def _effects(server_version: int) -> dict[str, Effect]:
         (Effect.WRITES_AND_STAYS, _WRITES_AND_STAYS),
         (Effect.ADVISORY_LOCK, _ADVISORY_LOCKS),
         (Effect.SEQUENCE, [b"currval", b"lastval"]),
-        (Effect.ADVISORY_UNLOCK_ALL, [b"pg_advisory_unlock_all"]),
+        (Effect.ADVISORY_UNLOCK, _ADVISORY_UNLOCKS),
         (Effect.ASKS_SETTING, [b"current_setting"]),
         (Effect.SETTING, [b"set_config"]),
         (Effect.SEED, [b"setseed"]),

@@ -112,8 +112,8 @@ def _combined(intents: Sequence[Intent]) -> Intent:
     pins = unpins = NO_PIN
     for intent in intents:
         need |= intent.need & _OF_ANY
-        pins = (pins & ~intent.unpins) | intent.pins
-        unpins = (unpins | intent.unpins) & ~intent.pins
+        pins |= intent.pins
+        unpins |= intent.unpins
     decisive = next((each for each in intents if each.writes), None)
     if decisive is None:
         decisive = next((each for each in intents if not each.need & Need.READ), None)

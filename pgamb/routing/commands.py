@@ -48,11 +48,10 @@ def _change(statement: Statement) -> Intent:
     """INSERT, UPDATE, DELETE, MERGE: a write, and what the functions in it do to the session besides."""
     finding = Finding()
     examine_calls(statement.tokens, statement.words, statement.catalog, finding)
-    unpins = finding.unpins & ~finding.pins
     if statement.notes & NOTE_NAME and _names(statement, b"pg_settings"):
         # UPDATE pg_settings is a SET.
         finding.need |= Need.SETTINGS
-    return _plain(finding.need, f"{_command(statement)} writes", pins=finding.pins, unpins=unpins)
+    return _plain(finding.need, f"{_command(statement)} writes", pins=finding.pins, unpins=finding.unpins)
 
 
 def _names(statement: Statement, name: bytes) -> bool:
@@ -163,7 +162,7 @@ def _set(statement: Statement) -> Intent:
         # What is created from now on may be temporary, though no statement says so.
         pins = Pin.TEMPORARY
     if local:
-        pins, unpins = pins & Pin.OTHER, NO_PIN
+        pins, unpins = pins & (Pin.OTHER | Pin.TEMPORARY), NO_PIN
     return _plain(need, f"SET {parameter}", pins=pins, unpins=unpins, name=parameter)
 
 
@@ -237,7 +236,7 @@ def _deallocate(statement: Statement) -> Intent:
     index = 2 if statement.word(1) == b"prepare" and len(statement.words) > 2 else 1
     if statement.word(index) == b"all":
         return _plain(Need.NEUTRAL | Need.DEALLOCATE_ALL, "DEALLOCATE ALL", unpins=Pin.PREPARE)
-    return _plain(Need.NEUTRAL | Need.DEALLOCATE, "DEALLOCATE", name=statement.name(index))
+    return _plain(Need.NEUTRAL | Need.DEALLOCATE, "DEALLOCATE", unpins=Pin.PREPARE, name=statement.name(index))
 
 
 def _discard(statement: Statement) -> Intent:
@@ -254,8 +253,7 @@ def _listen(statement: Statement) -> Intent:
 
 
 def _unlisten(statement: Statement) -> Intent:
-    unpins = Pin.LISTEN if statement.word(1) == b"*" else NO_PIN
-    return _plain(Need.NEUTRAL, "UNLISTEN", unpins=unpins, name=statement.name(1))
+    return _plain(Need.NEUTRAL, "UNLISTEN", unpins=Pin.LISTEN, name=statement.name(1))
 
 
 def _declare(statement: Statement) -> Intent:
@@ -274,8 +272,7 @@ def _declare(statement: Statement) -> Intent:
 
 
 def _close(statement: Statement) -> Intent:
-    unpins = Pin.HOLD_CURSOR if statement.word(1) == b"all" else NO_PIN
-    return _plain(Need.NEUTRAL, "CLOSE", unpins=unpins, name=statement.name(1))
+    return _plain(Need.NEUTRAL, "CLOSE", unpins=Pin.HOLD_CURSOR, name=statement.name(1))
 
 
 def _cursor(statement: Statement) -> Intent:
@@ -331,7 +328,7 @@ def _create(statement: Statement) -> Intent:
     if _is_temporary(statement) and not _has(words, (b"on", b"commit", b"drop")):
         pins |= Pin.TEMPORARY
     reason = "CREATE TEMPORARY needs its own backend" if pins & Pin.TEMPORARY else "CREATE writes"
-    return _plain(finding.need | need_of_definition(words), reason, pins=pins, unpins=finding.unpins & ~pins)
+    return _plain(finding.need | need_of_definition(words), reason, pins=pins, unpins=finding.unpins)
 
 
 def _is_temporary(statement: Statement) -> bool:
@@ -350,6 +347,11 @@ def _load(_statement: Statement) -> Intent:
     return _plain(Need.NEUTRAL | Need.SETTINGS, "LOAD puts a library into one backend", pins=Pin.LOAD)
 
 
+def _drop(_statement: Statement) -> Intent:
+    # It may be the last of what is temporary.
+    return _plain(NO_NEED, "DROP belongs on the primary", unpins=Pin.TEMPORARY)
+
+
 def _runs_code(statement: Statement) -> Intent:
     return _unknown(f"{_command(statement)} runs code that is not looked into")
 
@@ -359,7 +361,7 @@ def _writes(statement: Statement) -> Intent:
 
 
 _WRITING_COMMANDS = (
-    b"analyse analyze checkpoint cluster comment drop grant import lock notify reassign refresh reindex revoke "
+    b"analyse analyze checkpoint cluster comment grant import lock notify reassign refresh reindex revoke "
     b"security truncate vacuum"
 )
 
@@ -379,6 +381,7 @@ _RULES: dict[bytes, Callable[[Statement], Intent]] = {
     b"declare": _declare,
     b"discard": _discard,
     b"do": _runs_code,
+    b"drop": _drop,
     b"end": _commit,
     b"execute": _execute,
     b"explain": _explain,

@@ -85,8 +85,8 @@ EVERY_PIN = ~NO_PIN
 class Intent(msgspec.Struct, frozen=True):
     """What one Query (or Parse) needs.
 
-    `pins` are set and `unpins` lifted once it has succeeded; where one Query does both, only what is lifted behind the
-    last setting counts. `reason` is the evidence, for a person. `name` is the one that a single SET, RESET, SHOW,
+    `pins` may have been set and `unpins` may have been lifted when it has run: then PostgreSQL is asked what is left,
+    where it can tell (`session.pins`). `reason` is the evidence, for a person. `name` is the one that a single SET, RESET, SHOW,
     PREPARE, EXECUTE, DEALLOCATE, SAVEPOINT, RELEASE, ROLLBACK TO or LISTEN names, folded and unquoted as PostgreSQL
     does.
     """

@@ -57,7 +57,7 @@ class Finding:
             reason = f"{command} with harmless functions only: {functions}" if functions else f"{command}, no functions"
             return Intent(need, NO_PIN, NO_PIN, reason)
         need = self.need | Need.NEUTRAL if self.level is Level.PRIMARY else self.need
-        return Intent(need, self.pins, self.unpins & ~self.pins, self.reason)
+        return Intent(need, self.pins, self.unpins, self.reason)
 
 
 _WRITE_KEYWORDS = frozenset(b"insert update delete merge into".split())
@@ -278,8 +278,8 @@ def _note_effect(effect: Effect, name: str | None, arguments: Sequence[bytes], f
         case Effect.ADVISORY_LOCK:
             finding.raise_to(Level.PRIMARY, why or f"{name}() takes a lock that the session keeps")
             finding.pins |= Pin.ADVISORY_LOCK
-        case Effect.ADVISORY_UNLOCK_ALL:
-            finding.raise_to(Level.PRIMARY, why or f"{name}() gives up the session's locks")
+        case Effect.ADVISORY_UNLOCK:
+            finding.raise_to(Level.PRIMARY, why or f"{name}() gives up a lock of the session's")
             finding.unpins |= Pin.ADVISORY_LOCK
         case Effect.SETTING:
             finding.raise_to(Level.PRIMARY, why or f"{name}() changes a parameter")
