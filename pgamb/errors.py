@@ -111,6 +111,24 @@ class QueryCanceled(PgambError):
     sqlstate = "57014"
 
 
+class IdleSessionTimeout(PgambError):
+    """A session was idle for longer than it may."""
+
+    sqlstate = "57P05"
+
+
+class IdleInTransactionTimeout(PgambError):
+    """A session was idle in a transaction for longer than it may."""
+
+    sqlstate = "25P03"
+
+
+class TransactionTimeout(PgambError):
+    """A transaction took longer than it may."""
+
+    sqlstate = "25P04"
+
+
 class RegistryError(PgambError):
     """The registry cannot be reached, or holds something that contradicts us."""
 

@@ -304,6 +304,8 @@ class LoginDesk:
             secret=secret,
             parameters=welcome.parameters,
             startup=welcome.parameters,
+            told=welcome.reported,
+            limits=welcome.limits,
             rest=given.rest,
             tls=given.tls,
             tls_in=given.tls_in,

@@ -25,6 +25,7 @@ from pgamb.relay.reactor import Reactor
 from pgamb.relay.statement import Statements
 from pgamb.session.backend_login import Credentials
 from pgamb.session.parameters import EMPTY
+from pgamb.session.reported import ReportedSets
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Pools:
         credentials: Mapping[str, Credentials],
         spawn: Callable[..., object],
         statements: Callable[[str, str], Statements],
+        reported_sets: ReportedSets,
     ) -> None:
         self._options = options
         self._reactor = reactor
@@ -54,6 +56,7 @@ class Pools:
         self._credentials = credentials
         self._spawn = spawn
         self._statements = statements
+        self._reported_sets = reported_sets
         self._members: dict[str, UsedMember] = {}
         self._groups: dict[tuple[str, str], Group] = {}
         self._backends: dict[Backend, tuple[UsedMember, Opened]] = {}
@@ -225,6 +228,7 @@ class Pools:
             EMPTY,
             opened.greeting.pid,
             opened.greeting.secret,
+            reported=self._reported_sets.of_statuses(opened.greeting.parameters),
             in_recovery=opened.greeting.parameters.get("in_hot_standby") == "on",
             tls=given.tls,
             tls_in=given.tls_in,

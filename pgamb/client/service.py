@@ -24,6 +24,7 @@ from pgamb.client.reach import Reach, unlisted_members
 from pgamb.client.replication import Replications
 from pgamb.client.snapshot import Observer
 from pgamb.client.status import StatusPage
+from pgamb.client.timekeeper import Timekeeper
 from pgamb.client.waiting import Patience
 from pgamb.client.welcome import Welcomer
 from pgamb.config import ClientOptions
@@ -37,6 +38,7 @@ from pgamb.relay.replication import Replication, Walsender
 from pgamb.relay.session import Relay
 from pgamb.relay.statement import Plan
 from pgamb.session.parameters import ParameterSets
+from pgamb.session.reported import ReportedSets
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +60,22 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = loop.create_future()
-        parameter_sets = ParameterSets()
+        parameter_sets, reported_sets = ParameterSets(), ReportedSets()
         self.reactor = Reactor(loop, self._source_failed)
         opener = Opener(options)
         self._authenticator = Authenticator(options)
         asker = asker_from_dsn(options.auth_dsn) if options.auth_dsn else None
         self._catalogues = Catalogues(CatalogueReader(opener, asker, self._authenticator.credentials))
         self.pools = Pools(
-            options, self.reactor, opener, self._authenticator.credentials, self._spawn, self._catalogues.statements
+            options,
+            self.reactor,
+            opener,
+            self._authenticator.credentials,
+            self._spawn,
+            self._catalogues.statements,
+            reported_sets,
         )
+        self._timekeeper = Timekeeper(self.pools.tally)
         self._occupancy = Occupancy(self.pools.pools, entered=self._catalogues.entered)
         self._prober = MemberProber(opener, asker)
         self._registry: Registry = open_registry(
@@ -102,6 +111,7 @@ class Service:
             on_unfinished=lambda frontend: loop.call_later(_UNFINISHED_S, frontend.hurry),
             on_named=identities.named,
             told_pid=identities.told_pid,
+            on_limited=self._timekeeper.watch,
         )
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
@@ -116,7 +126,7 @@ class Service:
             static=unlisted,
             refresh=self._registry.refresh,
         )
-        self._welcomer = Welcomer(opener, parameter_sets)
+        self._welcomer = Welcomer(opener, parameter_sets, reported_sets)
         self._desk = LoginDesk(
             options,
             reactor=self.reactor,
@@ -310,6 +320,7 @@ class Service:
     def _frontend_closed(self, frontend: Frontend) -> None:
         """An application has left; nothing of it stays."""
         self._occupancy.leave(frontend.group.database)
+        self._timekeeper.forget(frontend)
 
 
 def _is_idle(frontend: Frontend) -> bool:

@@ -77,6 +77,7 @@ class Patience:
                     given_up = group.fail_held(error, now - self._options.hold_timeout_s)
                     self._pools.tally.gave_up[error.sqlstate] += given_up
             for pool in self._pools.pools():
+                pool.flee()
                 if pool.waiting_count:
                     self._expire_waiting(pool, now)
             if now >= next_sweep:

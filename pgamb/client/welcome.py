@@ -15,8 +15,10 @@ from pgamb.client.opener import Opened, Opener
 from pgamb.errors import CannotConnectNow, ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Member
 from pgamb.session.backend_login import Credentials
+from pgamb.session.limits import LIMITS, Limits
 from pgamb.session.parameters import EMPTY, ParameterSet, ParameterSets, is_ambiguous, items_of_rows, settings_query
 from pgamb.session.query import simple_query
+from pgamb.session.reported import Reported, ReportedSets
 from pgamb.wire import messages
 from pgamb.wire.startup import parse_options
 
@@ -24,7 +26,11 @@ from pgamb.wire.startup import parse_options
 KEEP_S = 60.0
 KEEP_COUNT = 1000
 
-_ISOLATION_QUERY = "SELECT pg_catalog.current_setting('default_transaction_isolation')"
+_ISOLATION = "default_transaction_isolation"
+_DEFAULTS_QUERY = (
+    "SELECT name, setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY"
+    f" ('{{{_ISOLATION},{','.join(LIMITS)}}}'::pg_catalog.text[])"
+)
 # Where statements go may be said of a role or a database as well.
 _OWN_PARAMETERS = frozenset((b"pgamb.role", b"pgamb.min_lsn"))
 
@@ -34,19 +40,22 @@ _PASSING = ("57P01", "57P02", "57P03", "53300")
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a session begins with: its parameters, and what PostgreSQL told at its log-in."""
+    """What a session begins with: its parameters, its time limits, and what PostgreSQL told at its log-in."""
 
     parameters: ParameterSet
     told: bytes
+    reported: Reported
+    limits: Limits
     made_at: float
 
 
 class Welcomer:
     """Finds out, and remembers, what a new session is to be told."""
 
-    def __init__(self, opener: Opener, parameter_sets: ParameterSets) -> None:
+    def __init__(self, opener: Opener, parameter_sets: ParameterSets, reported_sets: ReportedSets) -> None:
         self._opener = opener
         self._sets = parameter_sets
+        self._reported_sets = reported_sets
         self._kept: dict[tuple[str, str, tuple[tuple[str, str], ...]], Welcome] = {}
 
     def forget(self) -> None:
@@ -94,9 +103,10 @@ class Welcomer:
 
     async def _learn(self, opened: Opened, database: str, user: str, startup: Mapping[str, str]) -> Welcome:
         rows = await opened.channel.converse(simple_query(messages.decode_text(settings_query(_custom_names(startup)))))
-        [(isolation,)] = await opened.channel.converse(simple_query(_ISOLATION_QUERY))
+        defaults = await opened.channel.converse(simple_query(_DEFAULTS_QUERY))
         await opened.channel.send(messages.terminate())
         items = items_of_rows([None if value is None else messages.encode_text(value) for value in row] for row in rows)
+        isolation = next((value for name, value in defaults if name == _ISOLATION), None)
         if isolation not in (None, "read committed"):
             # The role or the database may say so; transactions that do not say hang on it.
             items[b"default_transaction_isolation"] = messages.encode_text(isolation)
@@ -112,6 +122,8 @@ class Welcomer:
         welcome = Welcome(
             self._sets.of(items) if items else EMPTY,
             opened.greeting.notices + messages.parameter_statuses(reported),
+            self._reported_sets.of_statuses(reported),
+            Limits.of(defaults),
             time.monotonic(),
         )
         if len(self._kept) >= KEEP_COUNT:

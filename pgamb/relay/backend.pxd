@@ -21,6 +21,7 @@ cdef class Owner(Stream):
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
     cdef bytes on_error(self, Backend backend, bytes payload)
     cdef int on_parameter(self, Backend backend) except -1
+    cdef int on_reported(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
@@ -60,6 +61,7 @@ cdef class Backend(Stream):
     cdef bint forwarded             # a byte of an answer has reached the owner since its last ReadyForQuery
     cdef readonly char status       # I, T or E, of the last ReadyForQuery
     cdef public object parameters   # ParameterSet in force
+    cdef readonly object reported   # session.reported.Reported: what it has said last
     cdef object statements          # OrderedDict of Statement -> None: what it has prepared, least recently used first
     cdef Statement unnamed
     cdef bytes swallowed_error
@@ -68,6 +70,7 @@ cdef class Backend(Stream):
     cdef readonly bytes secret
     cdef readonly double opened_at
     cdef public double idle_since
+    cdef double idle_limit_s        # its idle_session_timeout, as far as that is known; 0: none
     cdef public double checked_out_at
     cdef public int cancels         # cancel requests under way
     cdef public int sequences_of    # pid of the session that used it last for what may have called nextval(); 0: nobody
@@ -103,6 +106,7 @@ cdef class Backend(Stream):
     cdef bint _ready_for_query(self, char* buffer, size_t start, size_t position, size_t total) except -1
     cdef int _drop_copy_ends(self) except -1
     cdef bint _error(self, char* buffer, size_t start, size_t position, size_t total) except -1
+    cdef bint _say_instead(self, char* buffer, size_t start, size_t position, bytes told) except -1
     cdef int _undo(self, Effect effect, bint failed) except -1
     cdef bint _parameter(self, char* buffer, size_t start, size_t position, size_t total) except -1
     cdef int _capture(self, const char* payload, size_t size) except -1

@@ -3,6 +3,7 @@ import ssl
 from pgamb.errors import PgambError
 from pgamb.relay.reactor import Reactor, Source
 from pgamb.session.parameters import ParameterSet
+from pgamb.session.reported import Reported
 
 class Owner(Source):
     @property
@@ -25,6 +26,7 @@ class Backend(Source):
         pid: int,
         secret: bytes,
         *,
+        reported: Reported,
         in_recovery: bool = False,
         tls: ssl.SSLObject | None = None,
         tls_in: ssl.MemoryBIO | None = None,

@@ -24,8 +24,7 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u16, read_u32, write_u32
 from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
-    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, REPORT, SETTLE, SWALLOW, SYNC,
-    Reply,
+    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, SETTLE, SWALLOW, SYNC, Reply,
 )
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
@@ -65,6 +64,10 @@ cdef class Owner(Stream):
 
     cdef int on_parameter(self, Backend backend) except -1:
         """A ParameterStatus is on its way to the application."""
+        raise NotImplementedError
+
+    cdef int on_reported(self, Backend backend) except -1:
+        """The backend has reported something (`reported`) while it did what the application knows nothing of."""
         raise NotImplementedError
 
     cdef int on_parsed(self, Backend backend, Statement statement) except -1:
@@ -124,11 +127,12 @@ cdef class Backend(Stream):
     """
 
     def __init__(
-        self, Reactor reactor, int fd, Home home, object parameters, int pid, bytes secret, *, bint in_recovery=False,
-        tls=None, tls_in=None, tls_out=None,
+        self, Reactor reactor, int fd, Home home, object parameters, int pid, bytes secret, *, reported,
+        bint in_recovery=False, tls=None, tls_in=None, tls_out=None,
     ):
         self.home = home
         self.parameters = parameters
+        self.reported = reported
         self.pid = pid
         self.secret = secret
         self.opened_at = now_s()
@@ -518,6 +522,8 @@ cdef class Backend(Stream):
         elif kind == b"A":
             if self.owner is not None and size > 4:
                 write_u32(payload, <uint32_t> self.owner.on_notification(self, <int> read_u32(payload)))
+            # At any time, also among the answers to what pgamb has asked.
+            return 1
         elif kind == b"N" or kind == b"t" or kind == b"H" or kind == b"c" or kind == b"V":
             pass
         else:
@@ -612,7 +618,9 @@ cdef class Backend(Stream):
             if self.replies.effects and self.replies.first in self.replies.effects:
                 self._undo(self.replies.effects.pop(self.replies.first), True)
             if owner is not None:
-                owner.on_error(self, payload)
+                told = owner.on_error(self, payload)
+                if told is not payload and read_u32(buffer + position + 1) + 1 == total:
+                    return self._say_instead(buffer, start, position, told)
             return 1
         # The extended protocol: PostgreSQL skips to the next Sync.
         self.copying_in = False
@@ -628,11 +636,15 @@ cdef class Backend(Stream):
         if owner is not None:
             told = owner.on_error(self, payload)
             if told is not payload and read_u32(buffer + position + 1) + 1 == total:
-                self._give(buffer + start, position - start, True)
-                told = b"E" + (len(told) + 4).to_bytes(4, "big") + told
-                self._give(PyBytes_AS_STRING(told), PyBytes_GET_SIZE(told), True)
-                return 0
+                return self._say_instead(buffer, start, position, told)
         return 1
+
+    cdef bint _say_instead(self, char* buffer, size_t start, size_t position, bytes told) except -1:
+        """Give other words for an ErrorResponse."""
+        self._give(buffer + start, position - start, True)
+        told = b"E" + (len(told) + 4).to_bytes(4, "big") + told
+        self._give(PyBytes_AS_STRING(told), PyBytes_GET_SIZE(told), True)
+        return 0
 
     cdef int _undo(self, Effect effect, bint failed) except -1:
         if effect.on_backend is not None:
@@ -654,10 +666,11 @@ cdef class Backend(Stream):
             self.in_recovery = payload[15] == b"o" and payload[16] == b"n"
             self.home.role_reported(self, self.in_recovery)
             return 0
+        self.reported = self.reported.changed(PyBytes_FromStringAndSize(payload, size))
         if self.owner is None or (head != NULL and head.flags & SWALLOW):
             self._give(buffer + start, position - start, True)
-            if head != NULL and head.flags & REPORT:
-                self._give(buffer + position, total, True)
+            if self.owner is not None:
+                self.owner.on_reported(self)
             return 0
         self.owner.on_parameter(self)
         return 1

@@ -19,6 +19,7 @@ cdef class Block:
     cdef readonly bint failed       # a read in it has failed
     cdef bint has_read
     cdef bytes tag                  # of the last statement that was answered here
+    cdef double began_at            # monotonic seconds, if the session's time is limited
 
     cdef Step take(self, Plan plan, bytes sql) except *
     cdef list texts(self)

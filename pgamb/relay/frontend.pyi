@@ -5,7 +5,9 @@ from pgamb.relay.backend import Backend, Owner
 from pgamb.relay.pool import Group, Pool
 from pgamb.relay.reactor import Reactor
 from pgamb.relay.session import Relay
+from pgamb.session.limits import Limits
 from pgamb.session.parameters import ParameterSet
+from pgamb.session.reported import Reported
 
 class Frontend(Owner):
     def __init__(
@@ -19,6 +21,8 @@ class Frontend(Owner):
         secret: bytes,
         parameters: ParameterSet,
         startup: ParameterSet,
+        told: Reported,
+        limits: Limits,
         rest: bytes = b"",
         tls: ssl.SSLObject | None = None,
         tls_in: ssl.MemoryBIO | None = None,
@@ -38,6 +42,14 @@ class Frontend(Owner):
     def parameters(self) -> ParameterSet: ...
     @property
     def state_name(self) -> str: ...
+    @property
+    def doing(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def heard_at(self) -> float: ...
+    @property
+    def began_at(self) -> float: ...
     @property
     def pins(self) -> int: ...
     @property

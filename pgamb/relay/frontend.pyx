@@ -22,14 +22,15 @@ from libc.string cimport memchr
 
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
+from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u32
 from pgamb.relay.identity cimport Identity
+from pgamb.relay.large_objects cimport is_large_object
 from pgamb.relay.numbers cimport (
     CONTROL_BEGIN, CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_PREPARE_TRANSACTION, CONTROL_ROLLBACK,
-    CONTROL_ROLLBACK_CHAIN, CONTROL_ROLLBACK_TO, NEED_CONTROL, NEED_COPY_IN, NEED_DEALLOCATE,
-    NEED_DEALLOCATE_ALL, NEED_EMPTY, NEED_EXECUTE, NEED_MULTIPLE, NEED_NEUTRAL,
-    NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SHOW, NEED_TRANSACTION_TIME, PIN_LOAD, PIN_OTHER, PIN_SESSION_MODE,
-    WISH_REPLICA,
+    CONTROL_ROLLBACK_CHAIN, CONTROL_ROLLBACK_TO, NEED_CONTROL, NEED_COPY_IN, NEED_DEALLOCATE, NEED_DEALLOCATE_ALL,
+    NEED_EMPTY, NEED_EXECUTE, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS,
+    NEED_SHOW, NEED_TRANSACTION_TIME, PIN_ASKED, PIN_OTHER, PIN_SESSION_MODE, PIN_UNCLEAN, WISH_REPLICA,
 )
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
@@ -54,10 +55,6 @@ cdef unsigned char[5] ENDINGS = [
     CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_ROLLBACK, CONTROL_ROLLBACK_CHAIN,
     CONTROL_PREPARE_TRANSACTION,
 ]
-
-# What DISCARD ALL does not take back.
-cdef enum:
-    PIN_UNCLEAN = PIN_LOAD | PIN_OTHER
 
 cdef enum:
     # A Query up to this size is looked at whole; a longer one is taken for a write.
@@ -85,7 +82,7 @@ cdef class Frontend(Identity):
 
     def __init__(
         self, Reactor reactor, int fd, Relay relay, Group group, *, int pid, bytes secret, parameters, startup,
-        bytes rest=b"", tls=None, tls_in=None, tls_out=None,
+        told, limits, bytes rest=b"", tls=None, tls_in=None, tls_out=None,
     ):
         self.relay = relay
         self.group = group
@@ -93,12 +90,16 @@ cdef class Frontend(Identity):
         self.secret = secret
         self.parameters = parameters
         self.startup = startup
+        self.told = told
+        self.first_limits = limits
         self._adopt_parameters()
         self.customs = frozenset([name for name in startup.items if b"." in name]) or None
         self.pins = PIN_SESSION_MODE if relay.session_mode else 0
         self.pure = True
         relay.frontends[pid] = self
         self.begin(reactor, fd, tls, tls_in, tls_out)
+        if self.limited and relay.on_limited is not None:
+            relay.on_limited(self)
         if rest:
             self._input(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
         if self.pending_plaintext():
@@ -140,6 +141,8 @@ cdef class Frontend(Identity):
 
     cdef int _input(self, const char* data, size_t size) except -1:
         cdef size_t done
+        if self.limited:
+            self.heard_at = now_s()
         if self.pending is not None:
             self.pending.append(data, size)
             return self._resume()
@@ -221,7 +224,7 @@ cdef class Frontend(Identity):
         if self.backend is not None and self.backend.backlogged():
             self.set_reading(False)
         if passed and self.backend is not None and self.pass_left == 0 and self.state == READY and not (
-            self.backend.replies.count or self.backend.batch_open or self.pins or self.dirty
+            self.backend.replies.count or self.backend.batch_open or self.pins or self.dirty or self.unsure
         ) and self.backend.status == b"I":
             # The last piece of a message that came after the answer to its statement.
             self._release()
@@ -275,7 +278,8 @@ cdef class Frontend(Identity):
         if plan is not None:
             self._note(need, plan.pins, plan.unpins, plan.customs)
         else:
-            self._note(need, 0, 0, None)
+            # Nobody has read it: it may be anything.
+            self._note(need | NEED_SETTINGS | NEED_MULTIPLE, 0, PIN_ASKED, None)
         if need & NEED_DEALLOCATE and self.prepared is not None:
             name = plan.intent.name.encode("utf-8", "surrogateescape")
             if name in self.prepared.names:
@@ -304,8 +308,10 @@ cdef class Frontend(Identity):
         return total
 
     cdef size_t _function_call(self, const char* data, size_t size, size_t total) except? 0:
-        """FunctionCall, the fast path: nobody knows what the function does."""
+        """FunctionCall, the fast path: but for large objects nobody knows what the function does."""
         cdef size_t take
+        if size < 9 <= total:
+            return 0
         if self.refusing:
             return self._drop(size, total)
         if self.failed and self.backend is None:
@@ -324,7 +330,7 @@ cdef class Frontend(Identity):
         if self.block is not None:
             self._enter(0, True, True)
         # It may be set_config() or pg_advisory_lock(): whatever it leaves behind, nobody else gets this backend.
-        self._note(0, PIN_OTHER, 0, None)
+        self._note(0, 0 if size >= 9 and is_large_object(read_u32(data + 5)) else PIN_OTHER, 0, None)
         self.backend.batch_open = False
         self.backend.replies.push(QUERY, 0, None)
         self.backend.end_unit()
@@ -627,7 +633,9 @@ cdef class Frontend(Identity):
             self.pins &= ~self.unpins | PIN_SESSION_MODE
             self.unpins = 0
         if backend.status == b"I":
-            if self.dirty and self.pass_left == 0 and not self.pins & PIN_SESSION_MODE:
+            if self.limited:
+                self.heard_at = now_s()
+            if (self.dirty or self.unsure) and self.pass_left == 0 and not self.pins & PIN_SESSION_MODE:
                 return self._ask()
             if not self.pins and self.pass_left == 0:
                 self._release()
@@ -681,10 +689,10 @@ cdef class Frontend(Identity):
             elif backend.replies.count:
                 # Only pgamb itself still waits for an answer.
                 self.pool.clean(backend, True)
-            elif backend.status == b"I" and not self.pins and not self.dirty and not self.opaque:
+            elif backend.status == b"I" and not (self.pins or self.dirty or self.unsure or self.opaque):
                 self.pool.release(backend)
             else:
-                self.pool.clean(backend, self.pins or self.dirty)
+                self.pool.clean(backend, self.pins or self.dirty or self.unsure)
         self.relay.on_frontend_closed(self)
         return 0
 

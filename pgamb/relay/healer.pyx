@@ -29,6 +29,7 @@ cdef tuple REFUSALS = (b"25006", b"0A000", b"55000", b"XX000")
 cdef tuple CONFLICTS = (b"40001", b"40P01")
 # The server goes down: what it cuts off is told by what was under way.
 # Replay may end a session, too, if cancelling its statement is not enough.
+IDLE_TIMEOUT = "57P05"
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03", "40001", "40P01")
 
 cdef enum:
@@ -127,6 +128,9 @@ cdef class Healer(Router):
         if backend.stale:
             backend.stale = False
             self.group.statements.renew()
+        if b'parameter "pgamb.' in payload:
+            # pgamb's own words, which PostgreSQL says for it: where they stand in PL/pgSQL concerns nobody.
+            payload = b"\0".join([field for field in payload.split(b"\0") if field[:1] != b"W"])
         return payload if self.prepared is None else self.prepared.with_own_names(payload)
 
     cdef int backend_lost(self, Backend backend, object error) except -1:
@@ -157,7 +161,7 @@ cdef class Healer(Router):
         if state == RESTORING and not self.pins:
             return self._resume()
         if backend.judging and not (backend.unkept or self.pass_left) and self.repeats < REPEATS and not (
-            isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES
+            isinstance(error, PostgresError) and error.sqlstate not in (*SHUTDOWN_STATES, IDLE_TIMEOUT)
         ):
             # Reads, and nothing of their answers has been forwarded.
             self.repeats += 1
@@ -175,6 +179,14 @@ cdef class Healer(Router):
         if self.visiting and not (backend.pass_left and backend.pass_forward):
             self._forget_visit()
             self._tell_lost(backend, error_response(self._failure()))
+            return self._resume()
+        if isinstance(error, PostgresError) and error.sqlstate == IDLE_TIMEOUT and backend.status == b"I" and (
+            unfinished and not self.pins
+        ):
+            # The backend was idle too long, and not this session. What was sent at that moment nobody has looked at.
+            self._forget_visit()
+            self.failed = in_transaction
+            self._tell_lost(backend, error_response(_lost_transaction(cause)))
             return self._resume()
         if isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES:
             # PostgreSQL ended this session for a reason of its own: a timeout, an administrator's word.

@@ -65,3 +65,6 @@ cdef enum:
     PIN_BACKEND_PID = 1 << 28
     PIN_SEQUENCES = 1 << 29
     PIN_SESSION_MODE = 1 << 30
+    # What PostgreSQL is asked for (session.pins), and what DISCARD ALL does not take back.
+    PIN_ASKED = PIN_TEMPORARY | PIN_LISTEN | PIN_ADVISORY_LOCK | PIN_HOLD_CURSOR | PIN_SESSION_AUTHORIZATION
+    PIN_UNCLEAN = PIN_LOAD | PIN_OTHER

@@ -26,6 +26,8 @@ cdef class Pool(Home):
     cdef public int opening
     cdef readonly int active            # checked out, or being cleaned
     cdef readonly bint retired
+    cdef readonly bint mortal           # idle_session_timeout may end an idle backend
+    cdef double idle_default_s          # ... after so long, where nobody has set another one
     cdef public int surrender           # backends to close at their next return: another pool starves
     cdef public double lifetime_s
     cdef readonly unsigned long long checkouts
@@ -53,6 +55,7 @@ cdef class Pool(Home):
     cdef int _put(self, Backend backend) except -1
     cdef int _drop(self, Backend backend) except -1
     cdef bint _expired(self, Backend backend)
+    cdef int _flee(self) except -1
     cdef int _remove(self, Backend backend) except -1
 
     cdef int backend_settled(self, Backend backend, bytes error) except -1

@@ -24,6 +24,10 @@ cdef enum:
     MATCH_DEPTH = 8
 
 
+# So long before its idle_session_timeout an idle backend is closed, or half of that.
+cdef double FLEE_S = 0.25
+
+
 cdef class Pool(Home):
     """The backends of one member, database and user, at most `limit`."""
 
@@ -96,7 +100,10 @@ cdef class Pool(Home):
 
     cdef Backend acquire(self, Owner owner, object parameters):
         """Give an idle backend to `owner`, or return None."""
-        cdef Py_ssize_t top = len(self.idle) - 1, i, match = -1
+        cdef Py_ssize_t top, i, match = -1
+        if self.mortal:
+            self._flee()
+        top = len(self.idle) - 1
         if top < 0 or self.waiting.count:
             return None
         match = top
@@ -170,6 +177,18 @@ cdef class Pool(Home):
             return 0
         backend.idle_since = now_s()
         self.idle.append(backend)
+        return 0
+
+    cdef int _flee(self) except -1:
+        """Close the idle backends that PostgreSQL is about to close: a statement sent to one then would be lost."""
+        cdef Backend backend
+        cdef double now = now_s()
+        for backend in self.idle[:]:
+            if backend.idle_limit_s and now - backend.idle_since > backend.idle_limit_s - min(
+                FLEE_S, backend.idle_limit_s / 2
+            ):
+                self.idle.remove(backend)
+                self._drop(backend)
         return 0
 
     cdef bint _expired(self, Backend backend):
@@ -282,6 +301,11 @@ cdef class Pool(Home):
             self._drop(backend)
         return len(going)
 
+    def flee(self):
+        """Close idle backends that an idle_session_timeout is about to end."""
+        if self.mortal:
+            self._flee()
+
     def oldest_idle(self):
         """Return since when (monotonic seconds) the coldest idle backend has been idle."""
         return (<Backend> self.idle[0]).idle_since
@@ -323,6 +347,7 @@ cdef class Pool(Home):
             backend.statements.clear()
             backend.unnamed = None
             backend.sequences_of = 0
+            backend.idle_limit_s = self.idle_default_s
         elif backend.status == b"I" and not backend.replies.count and not backend.cancels:
             return self._put(backend)
         return 0
@@ -331,6 +356,7 @@ cdef class Pool(Home):
         """Take back an idle backend whose parameters are not all known."""
         backend.own(None)
         backend.parameters = EMPTY
+        backend.idle_limit_s = self.idle_default_s
         return backend.inject_query(b"RESET ALL; RESET ROLE", SETTLE)
 
     cdef int abandon(self, Backend backend) except -1:

@@ -18,7 +18,6 @@ cdef enum Flags:
     ANSWER = 2      # nothing was sent: pgamb answers when its turn comes
     CAPTURE = 4     # with SWALLOW: the rows are for the control plane
     SETTLE = 8      # with SWALLOW: the end of what prepares a backend for its next use
-    REPORT = 16     # with SWALLOW: the application hears of the parameters that it changes
     FORGIVE = 32    # with SWALLOW: it may fail, the backend is as good as before
 
 

@@ -37,6 +37,7 @@ cdef class Relay:
     cdef object on_unfinished               # called as (session)
     cdef object on_named                    # called as (session, number, unit, marks, pids): see `identity`
     cdef object told_pid                    # called as (pid of a backend): what its session was told; 0: nothing
+    cdef object on_limited                  # called as (session) when its time is limited, or otherwise than before
     cdef unsigned long long[REASONS] counts
     cdef readonly unsigned long long refusals   # reads asked again because a replica refused them
     cdef readonly unsigned long long conflicts  # ... because replay cancelled them
@@ -63,6 +64,14 @@ cdef class Session(Speaker):
     cdef int role                           # routing.hints.Wish
     cdef bint opaque                        # it may have set custom parameters whose names nobody has seen
     cdef bint dirty                         # a parameter may have changed
+    cdef bint unsure                        # what pins it may have changed
+    cdef bint watchful                      # ... with each statement: its text need not show that
+    cdef bint asked_parameters              # PostgreSQL is being asked not only for what pins it
+    cdef object left_role                   # what it was when a statement that leaves it was sent; None, most often
+    cdef object told                        # session.reported.Reported: what the application was told
+    cdef readonly object limits             # session.limits.Limits: how long it may take
+    cdef object first_limits                # ... if it sets nothing itself
+    cdef bint limited                       # there are any
     cdef bint reset                         # ... to what it was when the session began
     cdef frozenset customs                  # the custom parameters that may be set; None, most often
     # What its reads must not be older than. Moments are those of `freshness`.
@@ -112,11 +121,15 @@ cdef class Session(Speaker):
     cdef int _end_shapes(self, bint undone) except -1
     cdef bint _changes_shapes(self, const char* tag, size_t size) noexcept
     cdef int on_parameter(self, Backend backend) except -1
+    cdef int on_reported(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef bint _settle(self) except -1
     cdef int _ask(self) except -1
     cdef int _asked(self, Backend backend, bytes error, list rows) except -1
+    cdef int _adopt_pins(self, object held) except -1
+    cdef int _tell_reported(self) except -1
+    cdef int _unsettled(self, Backend backend, bytes error) except -1
     cdef int _adopt_parameters(self) except -1
     cdef int _heed(self, str floor) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1

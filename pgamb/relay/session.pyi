@@ -20,6 +20,7 @@ class Relay:
         on_unfinished: Callable[[Frontend], object] | None = None,
         on_named: Callable[[Frontend, int, bytes, list[bool], set[int]], object] | None = None,
         told_pid: Callable[[int], int] | None = None,
+        on_limited: Callable[[Frontend], object] | None = None,
     ) -> None: ...
     @property
     def frontends(self) -> dict[int, Frontend]: ...

@@ -6,18 +6,20 @@ as soon as there is nothing. Parameters are not understood but read back from Po
 changed.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp
 
 from pgamb.relay.backend cimport Backend
+from pgamb.relay.clock cimport now_s
 from pgamb.relay.freshness cimport Freshness
 from pgamb.relay.numbers cimport (
-    NEED_COMMITS, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS,
-    PIN_BACKEND_PID, PIN_PARAMETER, PIN_SEQUENCES, PIN_SESSION_MODE, PIN_TEMPORARY,
+    NEED_COMMITS, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS, PIN_ASKED,
+    PIN_BACKEND_PID, PIN_PARAMETER, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_AUTHORIZATION, PIN_SESSION_MODE,
+    PIN_TEMPORARY, PIN_UNCLEAN,
 )
 from pgamb.relay.pool cimport Pool
-from pgamb.relay.replies cimport CAPTURE, REPORT, SETTLE, Effect
+from pgamb.relay.replies cimport CAPTURE, SETTLE, Effect
 from pgamb.relay.routes cimport REASONS
 from pgamb.relay.speaker cimport Speaker
 from pgamb.relay.statement cimport Plan, Statement
@@ -28,6 +30,7 @@ from pgamb.routing.freshness import format_floor, parse_floor
 from pgamb.routing.hints import wish_of_role
 from pgamb.routing.intent import Pin
 from pgamb.session.parameters import SETTINGS_QUERY, Expression, set_config_query, settings_query
+from pgamb.session.pins import HELD_QUERY, pins_held, without_pins
 from pgamb.wire.messages import error_response, parse_error_fields
 
 # The beginnings of command tags after which a database's catalogue may be another one (routing.ddl knows which).
@@ -52,6 +55,7 @@ cdef class Relay:
     def __init__(
         self, parameter_sets, Freshness freshness, *, bint session_mode, int prepared_limit, on_frontend_closed,
         bint lazy=True, on_repeated=None, on_changed=None, on_unfinished=None, on_named=None, told_pid=None,
+        on_limited=None,
     ):
         self.parameter_sets = parameter_sets
         self.freshness = freshness
@@ -63,6 +67,7 @@ cdef class Relay:
         self.on_unfinished = on_unfinished
         self.on_named = on_named
         self.told_pid = told_pid
+        self.on_limited = on_limited
         self.lazy = lazy and not session_mode
         self.frontends = {}
 
@@ -136,6 +141,20 @@ cdef class Session(Speaker):
         }[self.state]
 
     @property
+    def doing(self):
+        """What it does, as a `session.limits.Doing`."""
+        if self.state == WAITING or self.state == PARKED:
+            return "waiting"
+        if self.state != READY or self.backend is not None:
+            return "busy"
+        return "in_transaction" if self.block is not None or self.failed else "idle"
+
+    @property
+    def began_at(self):
+        """When its virtual transaction began, in monotonic seconds."""
+        return self.heard_at if self.block is None else self.block.began_at
+
+    @property
     def last_route(self):
         """Return where the last unit went, and why, in words."""
         evidence = "" if self.plan is None else f" ({self.plan.intent.reason})"
@@ -165,9 +184,13 @@ cdef class Session(Speaker):
             self._unpark()
         if self.block is None:
             self.shown = 0
-        self.pins |= pins
-        self.unpins |= unpins
+        if pins | unpins:
+            # What may have come or gone, PostgreSQL is asked for when all of it is over.
+            self.unsure = self.unsure or pins & ~self.pins or unpins & self.pins
+            self.pins |= pins
+            self.unpins |= unpins & PIN_PREPARE
         if not need & NEED_READ:
+            self.unsure = self.unsure or self.watchful
             if need & NEED_SEQUENCE:
                 self._ask_sequences()
             if not need & NEED_NEUTRAL:
@@ -219,7 +242,7 @@ cdef class Session(Speaker):
         self.visiting = self.granted = self.opened = False
         self.pins &= PIN_SESSION_MODE
         self.unpins = 0
-        self.unsettled = self.dirty = self.opaque = self.committing = self.multiple = False
+        self.unsettled = self.dirty = self.unsure = self.opaque = self.committing = self.multiple = False
         self.pure = True
         return 0
 
@@ -232,7 +255,11 @@ cdef class Session(Speaker):
             if self.multiple:
                 self.dirty = self.opaque = True
         elif size == 11 and memcmp(tag, b"DISCARD ALL", 11) == 0:
-            self.dirty = self.reset = True
+            self.dirty = self.reset = self.unsure = True
+            if backend.replies.owed() == 1:
+                # Nothing that was sent behind it has brought anything back.
+                backend.tainted = backend.tainted or self.pins & PIN_UNCLEAN
+                self.pins &= PIN_SESSION_MODE
             self.pins &= ~PIN_BACKEND_PID
             backend.forget_statements()
             backend.unnamed = None
@@ -307,6 +334,20 @@ cdef class Session(Speaker):
 
     cdef int on_parameter(self, Backend backend) except -1:
         self.dirty = True
+        self.told = backend.reported
+        return 0
+
+    cdef int on_reported(self, Backend backend) except -1:
+        # While the backend is made to fit, it says what it has taken from whoever had it before.
+        return 0 if self.state == SETTLING or self.state == RESTORING else self._tell_reported()
+
+    cdef int _tell_reported(self) except -1:
+        """Let the application know what the backend has reported to somebody else, or to nobody."""
+        cdef bytes news
+        if self.backend.reported is not self.told:
+            news = self.backend.reported.news_for(self.told)
+            self.told = self.backend.reported
+            self.collect(PyBytes_AS_STRING(news), PyBytes_GET_SIZE(news))
         return 0
 
     cdef int on_parsed(self, Backend backend, Statement statement) except -1:
@@ -322,40 +363,64 @@ cdef class Session(Speaker):
     cdef bint _settle(self) except -1:
         """Give a backend this session's parameters; return whether it has them already."""
         if self.backend.parameters is self.parameters:
+            if self.backend.reported is not self.told:
+                self._tell_reported()
             return 1
         self.state = SETTLING
         self.backend.inject_query(self.backend.parameters.sync_sql(self.parameters), CAPTURE | SETTLE)
         return 0
 
     cdef int _ask(self) except -1:
-        """Let PostgreSQL say what parameters the session has now."""
-        self.dirty = False
+        """Let PostgreSQL say what pins the session now, and what parameters it has."""
+        cdef bytes asked = HELD_QUERY
+        if self.dirty:
+            asked = (SETTINGS_QUERY if self.customs is None else settings_query(self.customs)) + b" UNION ALL " + asked
+        self.asked_parameters = self.dirty
+        self.dirty = self.unsure = False
         self.state = ASKING
-        return self.backend.inject_query(
-            SETTINGS_QUERY if self.customs is None else settings_query(self.customs), CAPTURE | SETTLE
-        )
+        return self.backend.inject_query(asked, CAPTURE | SETTLE)
 
     cdef int _asked(self, Backend backend, bytes error, list rows) except -1:
         cdef object found
         self.state = READY
         if error is not None and backend.status == b"I" and not self.pool.replica:
             # A cancel or a timeout meant for the statement before. Until it is known, the session keeps its backend.
-            self.dirty = True
+            self.dirty = self.asked_parameters
+            self.unsure = True
             return self._resume()
-        if error is not None or backend.status != b"I":
+        held = None if error is not None else pins_held(rows or [], self.group.user.encode("utf-8", "surrogateescape"))
+        if held is None or backend.status != b"I":
             return backend.lose(ProtocolViolation("the server did not tell the session's parameters"))
-        found = self.relay.parameter_sets.of_rows(rows or [])
+        self._adopt_pins(held)
+        if not self.asked_parameters:
+            if not self.pins:
+                self._release()
+            return self._resume()
+        found = self.relay.parameter_sets.of_rows(without_pins(rows))
         backend.parameters = found
         self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
         self.reset = False
+        if self.left_role is not None and self.batch_failed and b"role" not in found.items:
+            # It has not left it after all.
+            self.parameters = self.relay.parameter_sets.of({**self.parameters.items, b"role": self.left_role})
+        self.left_role = None
         self._adopt_parameters()
         if self.parameters is not found:
             # After a RESET: what the session asked for at its start is put back, and the application told so.
             self.state = RESTORING
-            return backend.inject_query(found.sync_sql(self.parameters), CAPTURE | SETTLE | REPORT)
+            return backend.inject_query(found.sync_sql(self.parameters), CAPTURE | SETTLE)
         if not self.pins:
             self._release()
         return self._resume()
+
+    cdef int _adopt_pins(self, object held) except -1:
+        """Be pinned by what PostgreSQL has found, and what it cannot be asked for."""
+        cdef int asked = PIN_ASKED if self.group.user.isascii() else PIN_ASKED & ~PIN_SESSION_AUTHORIZATION
+        cdef int pins = self.pins & ~asked
+        for name in held:
+            pins |= int(Pin[name.upper()])
+        self.pins = pins
+        return 0
 
     cdef int _adopt_parameters(self) except -1:
         """Know at once what routing has to know of the session's parameters."""
@@ -363,6 +428,15 @@ cdef class Session(Speaker):
         self.serializable = self.parameters.serializable
         self.snapshot = self.parameters.snapshot
         cdef dict items = self.parameters.items
+        # Quotes may hide statements, and what is created may be temporary though nothing says so.
+        self.watchful = self.ambiguous or b"pg_temp" in items.get(b"search_path", b"")
+        limits = self.first_limits.with_parameters(items)
+        if limits != self.limits:
+            self.limits = limits
+            self.limited = bool(limits)
+            self.heard_at = now_s()
+            if self.relay.on_limited is not None and self.relay.frontends.get(self.pid) is self:
+                self.relay.on_limited(self)
         self.role = 0
         self.min_lsn = 0
         if b"pgamb.role" in items:
@@ -395,6 +469,8 @@ cdef class Session(Speaker):
             else:
                 # The next unit tries again, on another backend.
                 backend.tainted = True
+            self._tell_reported()
+            self.flush()
             if not self.pins:
                 self._release()
             return self._resume()
@@ -406,19 +482,45 @@ cdef class Session(Speaker):
             return self._resume()
         self.state = READY
         if error is not None:
-            # The unit must not run with other parameters than the session's.
-            backend.tainted = True
-            if self.pins & ~PIN_SESSION_MODE == 0:
-                self._release()
-            self._refuse(PostgresError(parse_error_fields(error)))
+            self._unsettled(backend, error)
         else:
             backend.parameters = self.parameters
+            self._tell_reported()
         return self._resume()
+
+    cdef int _unsettled(self, Backend backend, bytes error) except -1:
+        """The session's parameters could not be set, none of them: the unit must not run without."""
+        cdef object failure = PostgresError(parse_error_fields(error))
+        cdef Plan plan = self.plan
+        if failure.sqlstate == "57014" and self.pins & ~PIN_SESSION_MODE == 0:
+            # The statement_timeout of whoever had the backend before: a new one has none.
+            backend.tainted = True
+            return self._release()
+        if b"role" in self.parameters.items and plan is not None and (
+            plan.intent.reason == "DISCARD ALL" or (plan.need & NEED_SET and plan.intent.name == "role")
+        ) and (self.pending.head()[0] == b"Q" or self.prepared.binds == 1):
+            # The role may be gone, and this is how the session leaves it.
+            self.left_role = self.parameters.items[b"role"]
+            self.batch_failed = False
+            self.parameters = self.relay.parameter_sets.of(
+                {name: value for name, value in self.parameters.items.items() if name != b"role"}
+            )
+            self.dirty = True
+            if self._settle():
+                self.state = READY
+            return 0
+        if self.pins & ~PIN_SESSION_MODE == 0:
+            self._release()
+        return self._refuse(failure)
 
     cdef int _release(self) except -1:
         cdef Backend backend = self.backend
         self.backend = None
         self.granted = False
+        if self.limited or backend.idle_limit_s:
+            backend.idle_limit_s = self.limits.idle_session_timeout / 1000
+            self.pool.idle_default_s = self.first_limits.idle_session_timeout / 1000
+            self.pool.mortal = self.pool.mortal or backend.idle_limit_s or self.pool.idle_default_s
         if self.opaque:
             # PostgreSQL lists no custom parameters: what a function may have set must not be the next session's.
             self.opaque = False

@@ -15,6 +15,7 @@ cdef class Speaker(Owner):
     cdef Prepared prepared                  # None until the extended protocol is used
     cdef size_t pass_left                   # what is still to come of a message that is passed on in pieces
     cdef bint pass_drop                     # ... or dropped
+    cdef readonly double heard_at           # monotonic: when it was busy last; kept only if its time is limited
     cdef readonly Block block               # the transaction that PostgreSQL does not know of yet, or None
     cdef bint failed                        # its transaction was lost with its backend: 25P02 until ROLLBACK
     cdef bint refusing                      # skips to Sync: its batch was refused by pgamb

@@ -119,6 +119,7 @@ cdef class Speaker(Owner):
             if plan.control != BEGIN or not self.may_begin():
                 return OPEN
             self.block = Block(plan, sql)
+            self.block.began_at = self.heard_at
             self.block.tag = b"START TRANSACTION" if plan.command.start else b"BEGIN"
             return DONE
         step = self.block.take(plan, sql)

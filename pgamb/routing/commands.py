@@ -236,7 +236,7 @@ def _deallocate(statement: Statement) -> Intent:
     index = 2 if statement.word(1) == b"prepare" and len(statement.words) > 2 else 1
     if statement.word(index) == b"all":
         return _plain(Need.NEUTRAL | Need.DEALLOCATE_ALL, "DEALLOCATE ALL", unpins=Pin.PREPARE)
-    return _plain(Need.NEUTRAL | Need.DEALLOCATE, "DEALLOCATE", unpins=Pin.PREPARE, name=statement.name(index))
+    return _plain(Need.NEUTRAL | Need.DEALLOCATE, "DEALLOCATE", name=statement.name(index))
 
 
 def _discard(statement: Statement) -> Intent:

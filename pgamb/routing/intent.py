@@ -86,9 +86,9 @@ class Intent(msgspec.Struct, frozen=True):
     """What one Query (or Parse) needs.
 
     `pins` may have been set and `unpins` may have been lifted when it has run: then PostgreSQL is asked what is left,
-    where it can tell (`session.pins`). `reason` is the evidence, for a person. `name` is the one that a single SET, RESET, SHOW,
-    PREPARE, EXECUTE, DEALLOCATE, SAVEPOINT, RELEASE, ROLLBACK TO or LISTEN names, folded and unquoted as PostgreSQL
-    does.
+    where it can tell (`session.pins`). `reason` is the evidence, for a person. `name` is the one that a single SET,
+    RESET, SHOW, PREPARE, EXECUTE, DEALLOCATE, SAVEPOINT, RELEASE, ROLLBACK TO or LISTEN names, folded and unquoted as
+    PostgreSQL does.
     """
 
     need: Need

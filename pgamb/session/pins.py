@@ -22,19 +22,21 @@ HELD_QUERY = (
     b", CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_lock_status() AS held"
     b" WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory'"
     b" AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) THEN 'advisory_lock' END"
-    b", CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable) THEN 'hold_cursor' END"
-    b", CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() WHERE from_sql) THEN 'prepare' END)"
+    b", CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable) THEN 'hold_cursor' END)"
     b" UNION ALL SELECT '" + _USER + b"', session_user::pg_catalog.text"
 )
 
 
 def pins_held(rows: Iterable[Sequence[bytes | None]], user: bytes) -> set[str] | None:
-    """Return the names of the pins that HELD_QUERY has found in a session of `user`; None if its rows are missing."""
+    """Return the names of the pins that HELD_QUERY has found in a session of `user`; None if its rows are missing.
+
+    A name outside ASCII may come in another encoding than `user`: it tells nothing.
+    """
     found: set[str] | None = None
     for name, value in rows:
         if name == _HELD:
             found = {*(found or ()), *(value or b"").decode().split()}
-        elif name == _USER and value != user:
+        elif name == _USER and user.isascii() and value != user:
             found = {*(found or ()), "session_authorization"}
     return found
 

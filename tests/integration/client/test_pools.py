@@ -24,10 +24,13 @@ from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor, Source
 from pgamb.relay.session import Relay
 from pgamb.session.backend_login import Credentials, Greeting
+from pgamb.session.limits import Limits
 from pgamb.session.parameters import EMPTY, ParameterSets
+from pgamb.session.reported import ReportedSets
 from tests.support import wait_for_async
 
 DEADLINE_S = 20.0
+REPORTED = ReportedSets()
 QUERY = b"Q\0\0\0\x0dSELECT 1\0"
 PRIMARY = Member("pg1", Role.PRIMARY, (Address("127.0.0.1", 5432),), 1, "7", 150000)
 
@@ -91,6 +94,8 @@ class Rig:
             secret=b"abcd",
             parameters=EMPTY,
             startup=EMPTY,
+            told=REPORTED.of({}),
+            limits=Limits(),
         )
         theirs.sendall(QUERY)
         return theirs
@@ -119,7 +124,8 @@ async def rig() -> AsyncIterator[Rig]:
     )
     opener = ScriptedOpener()
     options = ClientOptions(registry="static://127.0.0.1:5432")
-    pools = Pools(options, reactor, opener, {}, spawn, Catalogues(CatalogueReader(opener, None, {})).statements)
+    statements = Catalogues(CatalogueReader(opener, None, {})).statements
+    pools = Pools(options, reactor, opener, {}, spawn, statements, REPORTED)
     pools.apply(Topology("db", (PRIMARY,), PrimaryRecord("pg1", 1)))
     spawn(Patience(options, pools).tick_forever())
     with ExitStack() as stack:
