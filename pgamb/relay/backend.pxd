@@ -61,7 +61,7 @@ cdef class Backend(Stream):
     cdef bint forwarded             # a byte of an answer has reached the owner since its last ReadyForQuery
     cdef readonly char status       # I, T or E, of the last ReadyForQuery
     cdef public object parameters   # ParameterSet in force
-    cdef readonly object reported   # session.reported.Reported: what it has said last
+    cdef readonly object reported   # session.reported.Reported: what it has said last; None if nobody is told
     cdef object statements          # OrderedDict of Statement -> None: what it has prepared, least recently used first
     cdef Statement unnamed
     cdef bytes swallowed_error

@@ -26,7 +26,7 @@ class Backend(Source):
         pid: int,
         secret: bytes,
         *,
-        reported: Reported,
+        reported: Reported | None = None,
         in_recovery: bool = False,
         tls: ssl.SSLObject | None = None,
         tls_in: ssl.MemoryBIO | None = None,

@@ -127,7 +127,7 @@ cdef class Backend(Stream):
     """
 
     def __init__(
-        self, Reactor reactor, int fd, Home home, object parameters, int pid, bytes secret, *, reported,
+        self, Reactor reactor, int fd, Home home, object parameters, int pid, bytes secret, *, reported=None,
         bint in_recovery=False, tls=None, tls_in=None, tls_out=None,
     ):
         self.home = home
@@ -666,7 +666,8 @@ cdef class Backend(Stream):
             self.in_recovery = payload[15] == b"o" and payload[16] == b"n"
             self.home.role_reported(self, self.in_recovery)
             return 0
-        self.reported = self.reported.changed(PyBytes_FromStringAndSize(payload, size))
+        if self.reported is not None:
+            self.reported = self.reported.changed(PyBytes_FromStringAndSize(payload, size))
         if self.owner is None or (head != NULL and head.flags & SWALLOW):
             self._give(buffer + start, position - start, True)
             if self.owner is not None:
