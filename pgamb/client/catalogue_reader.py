@@ -22,7 +22,9 @@ from pgamb.routing.assembly import assemble
 from pgamb.routing.catalog_rows import CatalogRows
 from pgamb.routing.server_catalog import ServerCatalog
 from pgamb.session.backend_login import Credentials
+from pgamb.session.custom import names_in_functions
 from pgamb.session.query import simple_query
+from pgamb.wire.messages import encode_text
 
 # The longest time for which others may be kept waiting, as far as that is ours to choose.
 SLICE_S = 0.003
@@ -40,12 +42,14 @@ class Reading:
     """What was found: `state` changes when the catalogue does; without `catalog`, it has not.
 
     `asks_sequences`: there are columns whose default is what the session got from a sequence before.
+    `parameters` are the custom parameters that functions may set.
     """
 
     state: str
     catalog: ServerCatalog | None
     member: Member
     asks_sequences: bool = False
+    parameters: frozenset[bytes] = frozenset()
 
 
 class CatalogueReader:
@@ -72,7 +76,8 @@ class CatalogueReader:
             await _ask(channel, "COMMIT")
         if found is None:
             return Reading(state or "", None, member)
-        return Reading(state or "", await _assembled(found), member, asks_sequences)
+        names = names_in_functions(map(encode_text, found.parameters))
+        return Reading(state or "", await _assembled(found), member, asks_sequences, names)
 
     @asynccontextmanager
     async def _session(
@@ -140,6 +145,7 @@ async def _read_rows(channel: Channel, version: int, database: str) -> CatalogRo
         relations=await _fetched(channel, queries.RELATIONS, queries.relation_row),
         domains=await _fetched(channel, queries.DOMAINS, queries.domain_row),
         casts=await _fetched(channel, queries.CASTS, queries.use_row),
+        parameters=await _fetched(channel, queries.parameters(version), lambda row: row[0] or ""),
     )
 
 

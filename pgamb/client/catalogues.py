@@ -38,6 +38,8 @@ RETRY_FIRST_S = 0.5
 RETRY_LAST_S = 30.0
 # Databases whose catalogues are read at a time: each takes a connection.
 READERS = 4
+# Custom parameters set by functions that are looked after.
+MOST_PARAMETERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,10 @@ class Catalogues:
                 "catalogue.read",
                 extra={"kv": {"database": known.name, "member": reading.member.node, "took_ms": took_ms}},
             )
+        if reading.catalog is not None:
+            # So many names are no convention, and would make each question long.
+            named = reading.parameters if len(reading.parameters) <= MOST_PARAMETERS else frozenset()
+            known.statements.customs = named or None
         known.known = reading
         known.failing = ""
         known.retry_s = RETRY_FIRST_S

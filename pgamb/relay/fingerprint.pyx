@@ -20,7 +20,7 @@ cdef inline bint _in_word(unsigned char byte) noexcept nogil:
 
 
 cdef bint _is_plain(const char* text, size_t size) noexcept nogil:
-    """Tell whether a string can be nothing but a value: it is no name of a time, whatever stands around that."""
+    """Tell whether a string can be nothing but a value: no name of a time, whatever stands around that, no set_config."""
     cdef size_t i
     cdef unsigned char first
     for i in range(size):
@@ -29,6 +29,7 @@ cdef bint _is_plain(const char* text, size_t size) noexcept nogil:
         if i + 1 < size and (
             (first == b"n" and (text[i + 1] | 0x20) == b"o") or (first == b"t" and (text[i + 1] | 0x20) == b"o")
             or (first == b"y" and (text[i + 1] | 0x20) == b"e")
+            or (first == b"t" and text[i + 1] == b"_" and i + 2 < size and (text[i + 2] | 0x20) == b"c")
         ):
             return False
     return True

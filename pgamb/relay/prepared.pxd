@@ -59,6 +59,7 @@ cdef class Prepared:
 
     cdef int _count(self, Statement statement) except -1
     cdef int _conclude(self, int statements) except -1
+    cdef int _note_bound(self, Plan plan, const char* body, const char* end) except -1
     cdef Statement _parsed(self, const char* body, const char* end)
     cdef Statement _statement(self, bytes sql, bytes types, bint named)
     cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending)

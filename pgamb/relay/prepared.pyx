@@ -20,6 +20,7 @@ from pgamb.relay.reactor cimport STAGING_BYTES
 from pgamb.relay.replies cimport ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, PARSE, SWALLOW, SYNC
 
 from pgamb.routing.intent import Need
+from pgamb.session.custom import bound_names
 
 cdef int READ = int(Need.READ)
 cdef int NEUTRAL = int(Need.NEUTRAL)
@@ -103,6 +104,8 @@ cdef class Prepared:
                     bound = True
                     if statement is not None:
                         self.plan = statement.plan
+                        if statement.plan.bound is not None:
+                            self._note_bound(statement.plan, body, end)
             elif kind == b"C" and body < end and body[0] == b"S":
                 # What follows in the batch finds it no more.
                 if pending is None:
@@ -149,6 +152,17 @@ cdef class Prepared:
         self.unpins |= statement.plan.unpins
         if statement.plan.customs is not None:
             self.customs = statement.plan.customs if self.customs is None else self.customs | statement.plan.customs
+        return 0
+
+    cdef int _note_bound(self, Plan plan, const char* body, const char* end) except -1:
+        """Note the custom parameters whose names are values of a Bind."""
+        cdef const char* rest = _behind(body, end)
+        cdef frozenset names
+        if rest != NULL:
+            rest = _behind(rest, end)
+        if rest != NULL:
+            names = bound_names(PyBytes_FromStringAndSize(rest, end - rest), plan.bound)
+            self.customs = names if self.customs is None else self.customs | names
         return 0
 
     cdef int _conclude(self, int statements) except -1:

@@ -112,6 +112,7 @@ cdef class Session(Speaker):
     cdef int leave(self) except -1
 
     cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1
+    cdef int _may_set(self, frozenset customs) except -1
     cdef int _mark_sequences(self) except -1
     cdef int _ask_sequences(self) except -1
     cdef int _forget_visit(self) except -1

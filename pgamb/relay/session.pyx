@@ -24,14 +24,14 @@ from pgamb.relay.routes cimport REASONS
 from pgamb.relay.speaker cimport Speaker
 from pgamb.relay.statement cimport Plan, Statement
 
-from pgamb.errors import PostgresError, ProtocolViolation
+from pgamb.errors import InvalidParameterValue, PostgresError, ProtocolViolation
 from pgamb.relay.routes import words_of
 from pgamb.routing.freshness import format_floor, parse_floor
 from pgamb.routing.hints import wish_of_role
 from pgamb.routing.intent import Pin
 from pgamb.session.parameters import SETTINGS_QUERY, Expression, set_config_query, settings_query
 from pgamb.session.pins import HELD_QUERY, pins_held, without_pins
-from pgamb.wire.messages import error_response, parse_error_fields
+from pgamb.wire.messages import error_response, notice_response, parse_error_fields
 
 # The beginnings of command tags after which a database's catalogue may be another one (routing.ddl knows which).
 cdef tuple CHANGES = (b"CREATE ", b"ALTER ", b"DROP ", b"IMPORT ", b"DO", b"CALL")
@@ -39,6 +39,8 @@ cdef tuple CHANGES = (b"CREATE ", b"ALTER ", b"DROP ", b"IMPORT ", b"DO", b"CALL
 cdef object HERE = Expression(
     b"CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text END"
 )
+
+ROLES_HINT = "pgamb.role is primary, replica or auto; any other value counts as auto."
 
 cdef enum:
     # A session that sets more custom parameters than this keeps its backend, rather than ask for them all.
@@ -200,12 +202,19 @@ cdef class Session(Speaker):
                 self.unsettled = self.unsettled or not self.pool.replica or not self.backend.in_recovery
             if need & (NEED_SET | NEED_SETTINGS):
                 self.dirty = True
-                self.opaque = self.opaque or need & NEED_SETTINGS != 0
+                if need & NEED_SETTINGS:
+                    self.opaque = True
+                    self._may_set(self.group.statements.customs)
             if need & NEED_COMMITS:
                 self.committing = True
         if need & NEED_MULTIPLE:
             self.multiple = True
-        if customs is not None:
+        self._may_set(customs)
+        return 0
+
+    cdef int _may_set(self, frozenset customs) except -1:
+        """What is being sent may set custom parameters of these names, if any."""
+        if customs is not None and customs:
             self.customs = customs if self.customs is None else self.customs | customs
             if len(self.customs) > CUSTOMS:
                 self.pins |= PIN_PARAMETER
@@ -396,6 +405,7 @@ cdef class Session(Speaker):
             if not self.pins:
                 self._release()
             return self._resume()
+        before = self.parameters
         found = self.relay.parameter_sets.of_rows(without_pins(rows))
         backend.parameters = found
         self.parameters = self.relay.parameter_sets.overlay(self.startup, found, after_reset=self.reset)
@@ -405,6 +415,11 @@ cdef class Session(Speaker):
             self.parameters = self.relay.parameter_sets.of({**self.parameters.items, b"role": self.left_role})
         self.left_role = None
         self._adopt_parameters()
+        wish = self.parameters.items.get(b"pgamb.role", b"").decode("utf-8", "replace")
+        if wish_of_role(wish) is None and before.items.get(b"pgamb.role") != self.parameters.items[b"pgamb.role"]:
+            # set_config() takes any value, and was not looked into.
+            news = notice_response(InvalidParameterValue(f'"{wish}" is no role', hint=ROLES_HINT))
+            self.collect(PyBytes_AS_STRING(news), PyBytes_GET_SIZE(news))
         if self.parameters is not found:
             # After a RESET: what the session asked for at its start is put back, and the application told so.
             self.state = RESTORING

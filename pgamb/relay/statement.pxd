@@ -7,6 +7,7 @@ cdef class Plan:
     cdef readonly int pins          # its Pin bits
     cdef readonly int unpins
     cdef readonly frozenset customs  # names of the custom parameters that it may set; None, most often
+    cdef readonly tuple bound       # positions of the values that are such names; None, most often
     cdef readonly int control       # routing.control.Control of a single statement
     cdef readonly object command    # ... and all that it says
     cdef readonly int wish          # routing.hints.Wish of its leading comment
@@ -52,6 +53,7 @@ cdef class Statement:
 
 cdef class Statements:
     cdef readonly Plans plans
+    cdef public frozenset customs   # custom parameters that the database's functions may set; None, most often
     cdef object canonical           # WeakValueDictionary: (sql, types, naming) -> Statement
     cdef bytes prefix               # of every name
     cdef unsigned long long issued

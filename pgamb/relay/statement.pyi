@@ -24,6 +24,7 @@ class Plans:
 
 class Statements:
     asks_sequences: bool
+    customs: frozenset[bytes] | None
     def __init__(self, plans: Plans) -> None: ...
     @property
     def plans(self) -> Plans: ...

@@ -50,6 +50,7 @@ cdef class Plan:
         if self.need & MAY_SET:
             found = CustomParameters.of(sql, intent.name if self.need & SET else None)
             self.customs = found.names or None
+            self.bound = found.bound or None
             if found.hidden:
                 self.pins |= PIN_PARAMETER
         elif b"pg_settings" in sql and not self.need & READ:

@@ -85,9 +85,30 @@ ASKS_SEQUENCES = f"SELECT EXISTS (SELECT 1 FROM {_SEQUENCE_DEFAULTS})"
 """Answers whether an INSERT may ask what its session got from a sequence before, without saying so."""
 
 
+def _body(server_version: int) -> str:
+    return "p.prosrc" if server_version < 14 else "coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)"
+
+
+# As `set_config('a.b',` and `SET a.b =`, in a literal of dynamic SQL, too.
+_SETS = (
+    r"""(set_config"?\s*\(\s*''+[^'']+''+[^,'']*,"""
+    r"""|\mset\s+(?:session\s+|local\s+)?["\w$]+(?:\s*\.\s*["\w$]+)+\s*(?:=|\mto\M))"""
+)
+
+
+def parameters(server_version: int) -> str:
+    """Ask for the pieces of functions' bodies that look as if they set a custom parameter."""
+    return f"""
+SELECT DISTINCT found[1]
+  FROM pg_catalog.pg_proc AS p
+ CROSS JOIN LATERAL pg_catalog.regexp_matches({_body(server_version)}, '{_SETS}', 'gi') AS f (found)
+ WHERE p.oid >= {FIRST_USER_OID} AND p.prokind IN ('f', 'p')
+"""
+
+
 def functions(server_version: int) -> str:
     """Ask for `function_row`s."""
-    body = "p.prosrc" if server_version < 14 else "coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)"
+    body = _body(server_version)
     support = "aggtransfn aggfinalfn aggcombinefn aggserialfn aggdeserialfn aggmtransfn aggminvtransfn aggmfinalfn"
     supports = ", ".join(f"a.{name}::oid" for name in support.split())
     return f"""

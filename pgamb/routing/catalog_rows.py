@@ -77,3 +77,5 @@ class CatalogRows(msgspec.Struct, frozen=True):
     relations: tuple[RelationRow, ...] = ()
     domains: tuple[DomainRow, ...] = ()
     casts: tuple[FunctionUse, ...] = ()
+    parameters: tuple[str, ...] = ()
+    """Pieces of functions' bodies that look as if they set a custom parameter."""

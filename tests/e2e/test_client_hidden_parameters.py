@@ -10,21 +10,31 @@ import pytest
 
 from pgamb.demo.postgres import PostgresServer
 from tests.support.ambassador import Ambassador, running_ambassador
+from tests.support.waiting import wait_for
 from tests.support.wire import Wire
 
 FUNCTION = """
 CREATE OR REPLACE FUNCTION hidden_set(tenant text) RETURNS void LANGUAGE sql
 AS $$ SELECT set_config('hidden.tenant', tenant, false), set_config('work_mem', '13MB', false) $$
 """
+DYNAMIC = """
+CREATE OR REPLACE FUNCTION hidden_dynamic(tenant text) RETURNS void LANGUAGE plpgsql
+AS $$ BEGIN EXECUTE format('SET hidden.tenant = %L', tenant); END $$
+"""
+CALLING = """
+CREATE OR REPLACE FUNCTION hidden_calling(tenant text) RETURNS void LANGUAGE plpgsql
+AS $$ BEGIN PERFORM hidden_set(tenant); END $$
+"""
 
 
 @pytest.fixture(scope="module")
 def narrow(postgres: PostgresServer) -> Iterator[Ambassador]:
     """One backend for all, so that what is left on it is seen."""
-    postgres.query(FUNCTION)
+    for sql in (FUNCTION, DYNAMIC, CALLING):
+        postgres.query(sql)
     with running_ambassador([postgres], "--pool-size", "1") as ambassador:
         yield ambassador
-    postgres.query("DROP FUNCTION hidden_set(text)")
+    postgres.query("DROP FUNCTION hidden_set(text), hidden_dynamic(text), hidden_calling(text)")
 
 
 def connect(ambassador: Ambassador) -> psycopg.Connection[tuple[object, ...]]:
@@ -50,6 +60,40 @@ def test_a_hidden_custom_parameter_stays_with_its_session(narrow: Ambassador, st
         assert row is not None
         assert row[0] in (None, "")
         assert row[1] != "13MB"
+
+
+@pytest.mark.parametrize("setter", ["hidden_set", "hidden_dynamic", "hidden_calling"])
+def test_a_function_that_sets_for_the_session_does(postgres: PostgresServer, narrow: Ambassador, setter: str) -> None:
+    # It was gone with the transaction. Now the names that functions may set are read with the catalogue.
+    def stays(session: psycopg.Connection[tuple[object, ...]], value: str) -> bool:
+        session.execute(f"SELECT {setter}('{value}')")
+        return session.execute("SELECT current_setting('hidden.tenant', true)").fetchone() == (value,)
+
+    with connect(narrow) as first, connect(narrow) as second:
+        wait_for(lambda: stays(first, "one"), 20, "the catalogue is read")
+        assert second.execute("SELECT current_setting('hidden.tenant', true)").fetchone() in ((None,), ("",))
+        assert stays(second, "two")
+        for _ in range(2):
+            for session, value in ((first, "one"), (second, "two")):
+                assert session.execute("SELECT current_setting('hidden.tenant', true)").fetchone() == (value,)
+        first.execute(f"BEGIN; SELECT {setter}('three'); ROLLBACK")
+        assert first.execute("SELECT current_setting('hidden.tenant', true)").fetchone() == ("one",)
+        first.execute("RESET ALL")
+        assert first.execute("SELECT current_setting('hidden.tenant', true)").fetchone() in ((None,), ("",))
+
+
+def test_a_name_that_is_bound_does_not_pin(narrow: Ambassador) -> None:
+    sql = "SELECT set_config(%s, %s, false)"
+    with connect(narrow) as first, connect(narrow) as second:
+        for prepare in (False, True, True):
+            first.execute(sql, ("hidden.bound", "mine"), prepare=prepare)
+            second.execute(sql, ("hidden.other", "yours"), prepare=prepare)
+            # There is one backend for both.
+            query = "SELECT current_setting('hidden.bound', true), current_setting('hidden.other', true)"
+            found = [
+                [value or None for value in session.execute(query).fetchone() or ()] for session in (first, second)
+            ]
+            assert found == [["mine", None], [None, "yours"]]
 
 
 def test_an_ordinary_parameter_set_by_a_function_stays_set_for_its_session(narrow: Ambassador) -> None:

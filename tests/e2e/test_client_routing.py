@@ -194,6 +194,22 @@ def test_a_database_alias_says_where_to_go(ambassador: Ambassador) -> None:
         psycopg.connect(ambassador.dsn(), options="-c pgamb.role=standby")
 
 
+def test_a_role_that_is_none_is_refused_in_plain_words(ambassador: Ambassador) -> None:
+    with connect(ambassador) as session:
+        for prepare in (None, True):
+            with pytest.raises(errors.InvalidParameterValue, match='"boss"') as found:
+                session.execute("SET pgamb.role = 'boss'", prepare=prepare)
+            # Nobody has written PL/pgSQL.
+            assert found.value.diag.context is None
+        # A function that sets it takes any value: then the session is told that it counts for nothing.
+        told: list[str | None] = []
+        session.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        for _ in range(2):
+            session.execute("SELECT set_config('pgamb.role', 'boss', false)")
+            assert ask(session) in REPLICAS
+        assert told == ['"boss" is no role']
+
+
 def test_a_session_can_ask_for_what_pgamb_knows(ambassador: Ambassador) -> None:
     with connect(ambassador) as session:
         for prepare in (None, True):

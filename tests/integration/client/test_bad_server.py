@@ -151,7 +151,8 @@ def test_what_is_legal_is_passed_on(wire: Wire, name: str) -> None:
 def test_more_than_was_asked_for_reaches_nobody(wire: Wire, name: str) -> None:
     # Somebody else's query could be under way already when the second answer came.
     for _ in range(8):
-        assert kinds(wire.query(f"SELECT 'misbehave:{name}'")) == "TDCZ"
+        # Each time another backend answers: what this one has reported is told.
+        assert kinds(wire.query(f"SELECT 'misbehave:{name}'")).lstrip("S") == "TDCZ"
         assert wire.value("SELECT 'mine'") == "mine"
 
 

@@ -45,6 +45,7 @@ def bits(sql: bytes) -> tuple[int, int, int]:
 @example(b"EXPLAIN (ANALYZE 'off') DELETE FROM t")
 @example(b"SELECT current_setting(('transaction_read_only'))")
 @example(b"SELECT set_config('a.b', 'c', false)")
+@example(b"SELECT f('set_config(s')")
 @example(b"SELECT 'x' 'y', 1.5e-7, 0x1F, 1_000, $1, a1, \"1\", 'now'::text")
 @example(b"SELECT 1--'\n, nextval('s')")
 @example(b"SELECT '\\', nextval('s'), '")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgamb.session.custom import CustomParameters
+from pgamb.session.custom import CustomParameters, bound_names, names_in_functions
 from pgamb.session.parameters import SETTINGS_QUERY, ParameterSets, settings_query
 
 
@@ -37,8 +37,7 @@ def test_names_that_a_text_shows(sql: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT set_config($1, $2, false)",
-        "SELECT set_config($1, $2, $3)",
+        "SELECT set_config($1 || 'b', $2, false)",
         "SELECT set_config('a.' || 'b', 'x', false)",
         "SELECT set_config(lower('A.b'), 'x', true)",
         "DO 'BEGIN PERFORM set_config(''a.b'', ''x'', false); END'",
@@ -47,6 +46,46 @@ def test_names_that_a_text_shows(sql: str, names: list[str]) -> None:
 )
 def test_names_that_a_text_hides(sql: str) -> None:
     assert CustomParameters.of(sql.encode()).hidden
+
+
+@pytest.mark.parametrize(
+    ("sql", "positions"),
+    [
+        ("SELECT set_config($1, $2, false)", (0,)),
+        ("SELECT set_config($2::text, $1, $3), set_config( $4 :: pg_catalog.text , 'x', false)", (1, 3)),
+        ("SELECT set_config('a.b', $1, false)", ()),
+    ],
+)
+def test_names_that_are_bound(sql: str, positions: tuple[int, ...]) -> None:
+    found = CustomParameters.of(sql.encode())
+    assert found.bound == positions
+    assert not found.hidden
+
+
+@pytest.mark.parametrize("formats", [b"\0\0", b"\0\1\0\1", b"\0\3\0\1\0\0\0\1"])
+def test_bound_names_are_found_among_the_values(formats: bytes) -> None:
+    def bound(*values: bytes | None) -> bytes:
+        texts = [b"\xff" * 4 if value is None else len(value).to_bytes(4, "big") + value for value in values]
+        return formats + len(values).to_bytes(2, "big") + b"".join(texts) + b"\0\0"
+
+    assert bound_names(bound(b"Tenant.Id", b"x.y", b"f"), (0,)) == {b"tenant.id"}
+    assert bound_names(bound(None, b"x.y", b"a.b"), (0, 2)) == {b"a.b"}
+    assert bound_names(bound(b"work_mem", b"1MB", b"f"), (0,)) == frozenset()
+    for size in range(len(bound(b"tenant.id"))):
+        # Malformed: PostgreSQL refuses it.
+        bound_names(bound(b"tenant.id")[:size], (0, 7))
+
+
+def test_names_in_functions() -> None:
+    pieces = [
+        b"set_config('tenant.id',",
+        b"SET a.b =",
+        b"set local c.d to",
+        b"set_config(''e.f'' ,",
+        b"SET x =",
+        b"set_config('g.h'::text,",
+    ]
+    assert names_in_functions(pieces) == {b"tenant.id", b"a.b", b"c.d", b"e.f", b"g.h"}
 
 
 def test_only_what_may_be_set_is_asked_for() -> None:
