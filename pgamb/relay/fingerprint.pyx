@@ -20,7 +20,7 @@ cdef inline bint _in_word(unsigned char byte) noexcept nogil:
 
 
 cdef bint _is_plain(const char* text, size_t size) noexcept nogil:
-    """Tell whether a string can be nothing but a value: no name of a time, whatever stands around that, no set_config."""
+    """Tell whether a string can be nothing but a value: no name of a time, whatever stands around it, no set_config."""
     cdef size_t i
     cdef unsigned char first
     for i in range(size):

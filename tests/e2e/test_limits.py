@@ -147,7 +147,7 @@ def test_the_wait_for_a_backend_counts_as_time_of_the_statement(limited: Postgre
         session(narrow.port, options="-c statement_timeout=300") as waiter,
     ):
         holder.query("BEGIN")
-        holder.query("SELECT pg_backend_pid()")
+        holder.query("SELECT txid_current()")
         for request in (messages.query("SELECT 1"), messages.parse("", "SELECT 1") + messages.sync()):
             began = time.monotonic()
             waiter.send(request)
@@ -188,7 +188,9 @@ def test_a_backend_that_ends_as_it_is_given_a_statement(limited: PostgresServer,
         # pgamb knows nothing of this limit: it was set by nobody whom it has let in since.
         limited.query("ALTER ROLE limits_none SET idle_session_timeout = '1s'")
         try:
-            pid = int(wire.value("SELECT pg_backend_pid()") or 0)
+            wire.query("SELECT txid_current()")
+            ((pid,),) = limited.query("SELECT pid FROM pg_stat_activity WHERE usename = 'limits_none'")
+            assert isinstance(pid, int)
         finally:
             limited.query("ALTER ROLE limits_none RESET idle_session_timeout")
         os.kill(pid, signal.SIGSTOP)
