@@ -23,9 +23,6 @@ cdef bint _is_plain(const char* text, size_t size) noexcept nogil:
     """Tell whether a string can be nothing but a value: no name of a time, whatever stands around it, no set_config."""
     cdef size_t i
     cdef unsigned char first
-    if size == 1 and (text[0] | 0x20) == b"c":
-        # LANGUAGE 'c': its library is loaded.
-        return False
     for i in range(size):
         # now, today, tomorrow, yesterday: each contains "no", "to" or "ye".
         first = text[i] | 0x20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from pgamb.routing.definitions import intent_of_alter, need_of_definition, pins_of_definition
+from pgamb.routing.definitions import intent_of_alter, intent_of_drop, need_of_definition, pins_of_definition
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.lexer import is_literal
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
@@ -347,11 +347,6 @@ def _load(_statement: Statement) -> Intent:
     return _plain(Need.NEUTRAL | Need.SETTINGS, "LOAD puts a library into one backend", pins=Pin.LOAD)
 
 
-def _drop(_statement: Statement) -> Intent:
-    # It may be the last of what is temporary.
-    return _plain(NO_NEED, "DROP belongs on the primary", unpins=Pin.TEMPORARY)
-
-
 def _runs_code(statement: Statement) -> Intent:
     return _unknown(f"{_command(statement)} runs code that is not looked into")
 
@@ -381,7 +376,7 @@ _RULES: dict[bytes, Callable[[Statement], Intent]] = {
     b"declare": _declare,
     b"discard": _discard,
     b"do": _runs_code,
-    b"drop": _drop,
+    b"drop": intent_of_drop,
     b"end": _commit,
     b"execute": _execute,
     b"explain": _explain,

@@ -1,4 +1,4 @@
-"""What a CREATE or ALTER does to the session besides, as its words show."""
+"""What a CREATE, ALTER or DROP does to the session besides, as its words show."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ _IN_C = (b"language", b"c")
 def intent_of_alter(statement: Statement) -> Intent:
     """Tell what an ALTER needs."""
     return Intent(need_of_definition(statement.words), NO_PIN, NO_PIN, "ALTER belongs on the primary")
+
+
+def intent_of_drop(_statement: Statement) -> Intent:
+    """Tell what a DROP needs; what it drops may be the last of what is temporary."""
+    return Intent(NO_NEED, NO_PIN, Pin.TEMPORARY, "DROP belongs on the primary")
 
 
 def need_of_definition(words: Sequence[bytes]) -> Need:

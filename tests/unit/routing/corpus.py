@@ -363,7 +363,6 @@ SPECIAL = (
     Case("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", _0),
     Case("DECLARE c CURSOR WITH HOLD FOR SELECT 1", _N, Pin.HOLD_CURSOR, name="c"),
     Case("DECLARE c CURSOR WITH HOLD FOR SELECT nextval('seq')", _0, Pin.HOLD_CURSOR, name="c"),
-    Case("CLOSE ALL", _N, NO_PIN, Pin.HOLD_CURSOR, "all"),
     Case("CLOSE c", _N, NO_PIN, Pin.HOLD_CURSOR, "c"),
     Case("SELECT pg_advisory_lock(1)", _N, Pin.ADVISORY_LOCK),
     Case("SELECT a, pg_try_advisory_lock_shared(1, 2) FROM t", _N, Pin.ADVISORY_LOCK),
