@@ -13,6 +13,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.compat.debian import Missing
@@ -34,6 +35,7 @@ PACKAGES = (
 )
 # The second is Python over ctypes, and needs a libpq of the system's own.
 IMPLEMENTATIONS = ("binary", "python")
+DIRECT_DATABASE = "psycopg_direct"
 TEST_TIMEOUT_S = 60
 # Many tests are about time, and the machine is busy with two suites: what fails is run again, alone.
 REPEATS = 2
@@ -57,13 +59,16 @@ def run(place: Place, *, short: bool) -> Outcome:
     source = _copied(place)
     version = _version(source)
     python = _environment(place.folder / "venv", source, version)
+    # Both sides run at once, and make the same tables.
+    place.cluster.primary.query(f"CREATE DATABASE {DIRECT_DATABASE}")
+    dsns = (("direct", replace(place.direct, database=DIRECT_DATABASE).dsn), ("through", place.through.dsn))
     direct: dict[str, bool] = {}
     through: dict[str, bool] = {}
     reports: dict[str, str] = {}
     for implementation in IMPLEMENTATIONS[:1] if short else IMPLEMENTATIONS:
         sides = {
             name: _Side(python, source, dsn, place.folder / f"{implementation}-{name}", implementation)
-            for name, dsn in (("direct", place.direct.dsn), ("through", place.through.dsn))
+            for name, dsn in dsns
         }
         _run_all(list(sides.values()), SHORT if short else ())
         direct |= {f"{implementation}: {test}": passed for test, passed in sides["direct"].passed.items()}
