@@ -15,7 +15,9 @@ import pytest
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
+from pgamb.demo.postgres import PostgresServer
 from tests.e2e.drivers import Target, ambassador, target
+from tests.support.ambassador import Ambassador
 
 __all__ = ["ambassador", "target"]
 
@@ -310,3 +312,19 @@ def test_what_was_prepared_with_a_type_that_never_was(target: Target) -> None:
                     with contextlib.suppress(errors.DivisionByZero):
                         session.execute(ends)
                 session.rollback()
+
+
+def test_what_others_dropped_fails_one_session_at_most(postgres: PostgresServer, ambassador: Ambassador) -> None:
+    # Nobody but PostgreSQL hears of what is dropped behind pgamb's back; from then on every session that prepared the
+    # same text got a statement with a type that was no more.
+    def prepared() -> str | None:
+        with psycopg.connect(ambassador.dsn(), prepare_threshold=0, autocommit=True) as session:
+            return str(value(session, "/* pgamb: primary */ SELECT %s::passing", "a"))
+
+    with psycopg.connect(postgres.dsn(), autocommit=True) as direct:
+        for _ in range(2):
+            direct.execute("DROP TYPE IF EXISTS passing")
+            direct.execute("CREATE TYPE passing AS ENUM ('a')")
+            with contextlib.suppress(errors.InternalError):
+                prepared()
+            assert [prepared() for _ in range(3)] == ["a", "a", "a"]
