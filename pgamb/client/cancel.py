@@ -1,19 +1,24 @@
 """Cancel requests: an application's key is ours, and stands for whatever backend runs its query now.
 
-A cancel request carries no answer, and acts on whatever its backend runs when it arrives. So the backend is held
-back from its next owner until PostgreSQL has dealt with the request (it closes the connection when it has).
+A cancel request carries no answer, and acts on whatever its backend runs when it arrives. So while one is under way the
+backend is sent nothing new by its session, and is held back from its next owner, until PostgreSQL has dealt with the
+request: then it closes the connection, and we close the application's. Where that cannot be known the backend is not
+used again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
+from collections.abc import Callable, Coroutine
 
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
 from pgamb.client.replication import Replications
-from pgamb.errors import QueryCanceled
+from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend
+from pgamb.relay.pool import Pool
 from pgamb.relay.session import Relay
 
 log = logging.getLogger(__name__)
@@ -22,35 +27,59 @@ log = logging.getLogger(__name__)
 class Canceller:
     """Delivers cancel requests."""
 
-    def __init__(self, relay: Relay, pools: Pools, replications: Replications, opener: Opener) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        pools: Pools,
+        replications: Replications,
+        opener: Opener,
+        spawn: Callable[[Coroutine[object, object, None]], object],
+    ) -> None:
         self._relay = relay
         self._pools = pools
         self._replications = replications
         self._opener = opener
+        self._spawn = spawn
 
     async def cancel(self, pid: int, secret: bytes) -> None:
-        """Cancel what the session with this key runs; a wrong key is ignored, as PostgreSQL does."""
+        """Cancel what the session with this key runs; a wrong key is ignored, as PostgreSQL does.
+
+        Returns when nothing that the session sends from now on can be met.
+        """
         session = self._replications.sessions.get(pid)
         if session is not None and hmac.compare_digest(session.secret, secret):
             await self._replications.cancel(session)
             return
         frontend: Frontend | None = self._relay.frontends.get(pid)
         if frontend is None or not hmac.compare_digest(frontend.secret, secret):
-            log.info("cancel.unknown", extra={"kv": {"pid": pid}})
+            log.debug("cancel.unknown", extra={"kv": {"pid": pid}})
             return
-        if frontend.state_name == "waiting":
-            frontend.fail_waiting(QueryCanceled("canceling statement due to user request"))
-            return
-        backend = frontend.backend
-        if backend is None or not backend.owed or frontend.state_name in ("asking", "restoring"):
-            # What it was meant for has ended; what runs now is ours.
-            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def due(backend: Backend | None) -> None:
+            if backend is None:
+                _settle(done)
+            else:
+                backend.cancels += 1
+                self._spawn(self._deliver(backend, done))
+
+        frontend.cancel(due)
+        await done
+
+    async def _deliver(self, backend: Backend, done: asyncio.Future[None]) -> None:
+        pool = backend.home
+        assert isinstance(pool, Pool)
         opened = self._pools.address_of(backend)
-        pool = frontend.pool
-        if opened is None or pool is None:
-            return
-        backend.cancels += 1
         try:
-            await self._opener.send_cancel(opened.address, backend.pid, backend.secret)
+            if opened is not None and not await self._opener.send_cancel(opened):
+                # It may still arrive, whenever that is.
+                backend.tainted = True
+                log.warning("cancel.undelivered", extra={"kv": {"member": pool.name, "pid": backend.pid}})
         finally:
             pool.cancel_done(backend)
+            _settle(done)
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -31,11 +31,12 @@ _ATTEMPTS = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A logged-in connection to a member."""
+    """A logged-in connection to a member; `reached` is where a name led: its cancel requests must go there, too."""
 
     channel: Channel
     greeting: Greeting
     address: Address
+    reached: tuple[int, str | tuple[Any, ...]]
 
 
 class Opener:
@@ -103,21 +104,29 @@ class Opener:
                 failure = error
         raise failure
 
-    async def send_cancel(self, address: Address, pid: int, secret: bytes) -> None:
-        """Deliver a cancel request and wait until the server has dealt with it. Never raises but for cancellation."""
+    async def send_cancel(self, opened: Opened) -> bool:
+        """Cancel what a connection runs, encrypted as that is, and wait until the server has dealt with it.
+
+        Returns False if the request may still arrive: it has been sent, and the server has not closed the connection.
+        """
+        greeting, sent = opened.greeting, False
         try:
             async with asyncio.timeout(self._timeout_s):
-                channel = Channel(await self._connect(address))
+                channel = Channel(await self._connect_to(opened.address, *opened.reached))
                 try:
-                    if not address.is_unix and self._mode not in ("disable", "allow"):
-                        await self._start_tls(channel, address)
-                    await channel.send(messages.cancel_request(pid, secret))
+                    if opened.channel.tls is not None:
+                        await self._start_tls(channel, opened.address)
+                    sent = True
+                    await channel.send(messages.cancel_request(greeting.pid, greeting.secret))
                     # The server closes the connection when the signal has been sent.
                     await channel.receive()
                 finally:
                     channel.close()
+        except ConnectionFailure:
+            return True
         except (PgambError, TimeoutError):
-            pass
+            return not sent
+        return False
 
     async def _attempt(
         self,
@@ -128,7 +137,9 @@ class Opener:
         credentials: Credentials,
         parameters: Mapping[str, str],
     ) -> Opened:
-        channel = Channel(await self._connect(address))
+        sock = await self._connect(address)
+        reached = (int(sock.family), sock.getpeername())
+        channel = Channel(sock)
         try:
             if tls:
                 await self._start_tls(channel, address)
@@ -136,7 +147,7 @@ class Opener:
             greeting = await channel.converse(
                 backend_login(user, database, credentials, parameters=parameters, nonce=nonce)
             )
-            return Opened(channel, greeting, address)
+            return Opened(channel, greeting, address, reached)
         except ConnectionFailure as error:
             channel.close()
             raise ConnectionFailure(f"{address}: {error.message}") from error
@@ -165,22 +176,29 @@ class Opener:
         else:
             found = await _resolve(loop, address)
             targets = [(family, sockaddr) for family, _, _, _, sockaddr in found]
-        failure = f"{address} has no address"
+        failure = ConnectionFailure(f"{address} has no address")
         for family, target in targets:
-            sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                sock.setblocking(False)
-                await loop.sock_connect(sock, target)
-                if family != socket.AF_UNIX:
-                    set_tcp_options(sock)
-                return sock
-            except OSError as error:
-                sock.close()
-                failure = f"cannot connect to {address}: {error.strerror or error}"
-            except BaseException:
-                sock.close()
-                raise
-        raise ConnectionFailure(failure)
+                return await self._connect_to(address, family, target)
+            except ConnectionFailure as error:
+                failure = error
+        raise failure
+
+    async def _connect_to(self, address: Address, family: int, target: str | tuple[Any, ...]) -> socket.socket:
+        """Connect to one of the places that an address stands for."""
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, target)
+            if family != socket.AF_UNIX:
+                set_tcp_options(sock)
+            return sock
+        except OSError as error:
+            sock.close()
+            raise ConnectionFailure(f"cannot connect to {address}: {error.strerror or error}") from error
+        except BaseException:
+            sock.close()
+            raise
 
 
 async def _resolve(loop: asyncio.AbstractEventLoop, address: Address) -> Sequence[tuple[Any, ...]]:

@@ -374,7 +374,10 @@ class Pools:
         opened = self.address_of(backend)
         self._closed(pool, backend)
         if opened is not None:
-            self._spawn(self._opener.send_cancel(opened.address, backend.pid, backend.secret))
+            self._spawn(self._end_statement(opened))
+
+    async def _end_statement(self, opened: Opened) -> None:
+        await self._opener.send_cancel(opened)
 
     def _role_reported(self, pool: Pool, in_recovery: bool) -> None:
         """A backend says that its server was promoted: what the registry says will follow."""

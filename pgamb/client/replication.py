@@ -143,8 +143,7 @@ class Replications:
 
     async def cancel(self, session: Session) -> None:
         """Cancel what the walsender does: it is nobody else's."""
-        opened = session.origin.opened
-        await self._opener.send_cancel(opened.address, opened.greeting.pid, opened.greeting.secret)
+        await self._opener.send_cancel(session.origin.opened)
 
     def by_member(self) -> Counter[str]:
         """Return how many each member has."""

@@ -134,7 +134,7 @@ class Service:
             pools=self.pools,
             authenticator=self._authenticator,
             welcomer=self._welcomer,
-            canceller=Canceller(self.relay, self.pools, self._replications, opener),
+            canceller=Canceller(self.relay, self.pools, self._replications, opener, self._spawn),
             prober=self._prober,
             positions=self._positions,
             occupancy=self._occupancy,

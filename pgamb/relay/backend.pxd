@@ -26,6 +26,8 @@ cdef class Owner(Stream):
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
+    cdef int on_swallowed(self, Backend backend) except -1
+    cdef int on_cancels_done(self, Backend backend) except -1
     cdef int backend_lost(self, Backend backend, object error) except -1
     cdef bint on_refused(self, Backend backend, bytes state) except -1
     cdef int on_requeued(self) except -1

@@ -86,6 +86,14 @@ cdef class Owner(Stream):
         """A query of pgamb's own has ended, with an ErrorResponse's payload if it failed."""
         raise NotImplementedError
 
+    cdef int on_swallowed(self, Backend backend) except -1:
+        """A query that pgamb has sent ahead of something else has ended."""
+        return 0
+
+    cdef int on_cancels_done(self, Backend backend) except -1:
+        """The last cancel request for it has been dealt with."""
+        return 0
+
     cdef int backend_lost(self, Backend backend, object error) except -1:
         """The backend is gone; it belongs to nobody any more."""
         raise NotImplementedError
@@ -573,6 +581,8 @@ cdef class Backend(Stream):
                     owner.on_settled(self, error, rows)
                 elif self.replies.count == 0:
                     self.home.backend_settled(self, error)
+            elif owner is not None:
+                owner.on_swallowed(self)
             return 0
         self.units += 1
         self.doomed = False

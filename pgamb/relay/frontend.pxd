@@ -32,5 +32,7 @@ cdef class Frontend(Identity):
     cdef int _end_visit(self) except -1
     cdef int _note_answer(self, Plan plan) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
+    cdef int _rested(self, Backend backend) except -1
+    cdef int _heed_cancels(self) except -1
     cdef int _trusted(self, int need, Plan plan)
     cdef int _terminate(self) except -1

@@ -37,11 +37,13 @@ from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
 from pgamb.relay.replies cimport COPY_END, QUERY, SETTLE, SWALLOW, SYNC, Effect
 from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
-from pgamb.relay.session cimport CLOSED, PARKED, PREPARING, READY, STALLED, WAITING, Relay
+from pgamb.relay.session cimport (
+    ASKING, CANCELING, CLOSED, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
+)
 from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
-from pgamb.errors import ProtocolViolation
+from pgamb.errors import ProtocolViolation, QueryCanceled
 from pgamb.wire.messages import error_response, query
 
 # What no wish makes a read: it is no query, or the session's state hangs on it.
@@ -171,6 +173,8 @@ cdef class Frontend(Identity):
                 self.pending = None
         if self.state == READY and (self.backend is None or not self.backend.backlogged()):
             self.set_reading(True)
+        if self.cancels is not None:
+            self._heed_cancels()
         return 0
 
     cdef size_t _process(self, const char* data, size_t size) except? 0:
@@ -625,17 +629,25 @@ cdef class Frontend(Identity):
             return 0
         self.committing = self.multiple = False
         self.pure = True
-        if self.state == STALLED:
+        if self.state == STALLED or self.state == CANCELING:
             self.state = READY
         if self.visiting:
             return self._end_visit()
         if self.unpins:
             self.pins &= ~self.unpins | PIN_SESSION_MODE
             self.unpins = 0
+        if self.limited and backend.status == b"I":
+            self.heard_at = now_s()
+        return self._rested(backend)
+
+    cdef int _rested(self, Backend backend) except -1:
+        """PostgreSQL owes nothing: let go of the backend, if nothing holds it, and go on with what is pending."""
         if backend.status == b"I":
-            if self.limited:
-                self.heard_at = now_s()
             if (self.dirty or self.unsure) and self.pass_left == 0 and not self.pins & PIN_SESSION_MODE:
+                if backend.cancels:
+                    # What they are meant for has ended, and our own question must be answered.
+                    self.state = CANCELING
+                    return 0
                 return self._ask()
             if not self.pins and self.pass_left == 0:
                 self._release()
@@ -644,6 +656,73 @@ cdef class Frontend(Identity):
         elif not self.reading:
             self._resume()
         return 0
+
+    # Cancel requests.
+
+    def cancel(self, on_due):
+        """Ask that what runs now be canceled.
+
+        `on_due(backend)` is called once: with the backend that has to be told now, or with None if there is nothing
+        (more) to be done. A query that pgamb sends ahead of the application's must not be met instead of that.
+        """
+        cdef ssize_t count
+        if self.cancels is None:
+            self.cancels = []
+        self.cancels.append(on_due)
+        if self.pending is None and (self.state == ASKING or self.state == RESTORING or self.state == CANCELING):
+            # Has the application sent its next statement? It has to look as if PostgreSQL ran it already.
+            count = self.receive(self.reactor.staging, STAGING_BYTES)
+            if count > 0:
+                self._input(self.reactor.staging, count)
+                # TLS may hold more, which nobody would tell of: it is read when reading begins again.
+                self.set_reading(False)
+            elif count != WOULD_BLOCK:
+                self.leave()
+        self._heed_cancels()
+
+    cdef int _heed_cancels(self) except -1:
+        """See what becomes of cancel requests: PostgreSQL is told, the unit that waits is answered, or they wait, too."""
+        cdef Backend backend = self.backend
+        cdef list due = self.cancels
+        cdef uint32_t i
+        cdef bint ahead = False
+        if due is None:
+            return 0
+        if self.state == WAITING or self.state == PARKED or self.state == CLOSED:
+            backend = None
+        elif self.state == SETTLING or (self.pending is not None and (
+            self.state == ASKING or self.state == RESTORING or self.state == CANCELING
+        )):
+            return 0
+        elif backend is not None:
+            for i in range(backend.replies.count):
+                if backend.replies.at(i).kind == COPY_END:
+                    continue
+                if not backend.replies.at(i).flags & SWALLOW:
+                    break
+                ahead = ahead or backend.replies.at(i).kind == QUERY
+            else:
+                # There is nothing, or nothing but our own.
+                backend = None
+            if backend is not None and ahead:
+                return 0
+        self.cancels = None
+        if self.state == WAITING or self.state == PARKED:
+            self.fail_waiting(QueryCanceled("canceling statement due to user request"))
+        for on_due in due:
+            on_due(backend)
+        return 0
+
+    cdef int on_swallowed(self, Backend backend) except -1:
+        return 0 if self.cancels is None else self._heed_cancels()
+
+    cdef int on_cancels_done(self, Backend backend) except -1:
+        if self.state != CANCELING:
+            return 0
+        self.state = READY
+        if backend.replies.count or backend.batch_open or backend.skipping:
+            return self._resume()
+        return self._rested(backend)
 
     # The end.
 
@@ -675,6 +754,8 @@ cdef class Frontend(Identity):
         if self.shapes:
             self._end_shapes(True)
         self.state = CLOSED
+        if self.cancels is not None:
+            self._heed_cancels()
         self.block = None
         self.pending = None
         self.relay.frontends.pop(self.pid, None)

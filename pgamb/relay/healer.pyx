@@ -16,10 +16,12 @@ from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
 from pgamb.relay.router cimport Router
 from pgamb.relay.routes cimport LOST_THERE, REFUSED_THERE
-from pgamb.relay.session cimport ASKING, PREPARING, READY, RESTORING, SETTLING, STALLED
+from pgamb.relay.session cimport ASKING, CANCELING, PREPARING, READY, RESTORING, SETTLING, STALLED
 from pgamb.relay.statement cimport Plan, Statement
 
-from pgamb.errors import AdminShutdown, PostgresError, SerializationFailure, TransactionResolutionUnknown
+from pgamb.errors import (
+    AdminShutdown, PostgresError, QueryCanceled, SerializationFailure, TransactionResolutionUnknown,
+)
 from pgamb.wire.messages import error_response, parse_error_fields
 
 # A standby refuses with these what it cannot do, whatever the words (which are translated): a read that the primary,
@@ -99,6 +101,8 @@ cdef class Healer(Router):
             again.append(self.pending.head(), self.pending.size())
         self.pending = again
         self.backend = None
+        # What is on its way to a member that it leaves would find nothing there.
+        self.canceled = backend.cancels > 0
         return 0
 
     cdef int _repeat(self, int reason) except -1:
@@ -107,8 +111,12 @@ cdef class Healer(Router):
         self.committing = self.multiple = self.granted = False
         self.pure = True
         self.unpins = 0
-        if self.state == STALLED or self.state == PREPARING:
+        if self.state == STALLED or self.state == PREPARING or self.state == CANCELING:
             self.state = READY
+        if self.canceled:
+            self.canceled = False
+            self.healing = 0
+            self._refuse(QueryCanceled("canceling statement due to user request"))
         return self._resume()
 
     cdef bytes on_error(self, Backend backend, bytes payload):
@@ -145,7 +153,9 @@ cdef class Healer(Router):
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
         self.granted = self.opened = False
-        if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING:
+        if state == STALLED or state == ASKING or state == SETTLING or state == RESTORING or state == PREPARING or (
+            state == CANCELING
+        ):
             self.state = READY
         self.asked_floor = 0
         if self.shapes:

@@ -288,7 +288,11 @@ cdef class Pool(Home):
     def cancel_done(self, Backend backend):
         """A cancel request for this backend has been delivered or given up."""
         backend.cancels -= 1
-        if backend.cancels == 0 and backend.owner is None and backend.fd >= 0 and backend.replies.count == 0:
+        if backend.cancels or backend.fd < 0:
+            return
+        if backend.owner is not None:
+            backend.owner.on_cancels_done(backend)
+        elif backend.replies.count == 0:
             self._put(backend)
 
     def close_idle(self, double before, Py_ssize_t keep=0):

@@ -18,7 +18,7 @@ from pgamb.relay.routes cimport (
     ASKED_FOR_PRIMARY, ASKED_FOR_REPLICA, ATTACHED, A_QUESTION, A_READ, A_WRITE, ISOLATION, NOT_NEW_ENOUGH, NO_REPLICA,
     PINNED, PREPARES, REFUSED_THERE, TRANSACTION, UNREADABLE,
 )
-from pgamb.relay.session cimport PARKED, READY, STALLED, WAITING, Session
+from pgamb.relay.session cimport CANCELING, PARKED, READY, STALLED, WAITING, Session
 from pgamb.relay.statement cimport Plan
 
 cdef unsigned long long UNKNOWN_LSN = 0xffff_ffff_ffff_ffff
@@ -48,6 +48,10 @@ cdef class Router(Session):
         cdef Pool pool
         cdef Backend backend = self.backend
         if backend is not None:
+            if backend.cancels:
+                # They are meant for what was sent before, and must not meet anything else.
+                self.state = CANCELING
+                return 0
             if backend.replies.count and not backend.batch_open and self.pool.replica and not (
                 need & NEED_READ or self.role == WISH_REPLICA
             ):

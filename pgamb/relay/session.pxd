@@ -21,6 +21,7 @@ cdef enum State:
     PREPARING       # statements are being prepared, and a Sync of ours ends that
     NAMING          # the sessions that the next statement names are being given backends
     STALLED         # the next statement needs another backend than the one still at work
+    CANCELING       # until a cancel request for its backend has been dealt with
     CLOSED
 
 
@@ -105,6 +106,8 @@ cdef class Session(Speaker):
     cdef Plan plan                          # ... and what it was, if that is known
     cdef bint multiple                      # ... are several statements in one Query
     cdef int unpins
+    cdef list cancels                       # who asked to cancel what cannot be canceled yet; None, most often
+    cdef bint canceled                      # ... what was taken back to be asked again
     cdef readonly unsigned long long units
 
     cdef int _resume(self) except -1

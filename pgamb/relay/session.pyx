@@ -139,7 +139,7 @@ cdef class Session(Speaker):
             return "idle" if self.block is None else "virtual"
         return {
             WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
-            RESTORING: "restoring", PREPARING: "active", NAMING: "stalled", CLOSED: "closed",
+            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", NAMING: "stalled", CLOSED: "closed",
         }[self.state]
 
     @property

@@ -59,7 +59,7 @@ class ScriptedOpener(Opener):
             raise answer
         # A socket is given once; who asks again waits for another one.
         del self.answers[user]
-        return Opened(Channel(answer), Greeting({}, 1, b"abcd"), member.addresses[0])
+        return Opened(Channel(answer), Greeting({}, 1, b"abcd"), member.addresses[0], (0, ""))
 
 
 @dataclass(slots=True)

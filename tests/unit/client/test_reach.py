@@ -59,7 +59,7 @@ class FakeOpener(Opener):
         parameters: Mapping[str, str] | None = None,
     ) -> Opened:
         await self._answer("log-in", member.node)
-        return Opened(FakeChannel(), None, member.addresses[0])  # type: ignore[arg-type]
+        return Opened(FakeChannel(), None, member.addresses[0], (0, ""))  # type: ignore[arg-type]
 
     async def touch(self, member: Member) -> None:
         await self._answer("touch", member.node)

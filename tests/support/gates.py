@@ -1,0 +1,109 @@
+"""A TCP relay with gates: a packet with certain bytes waits, and what is behind it on its connection, until let go."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+CANCEL = struct.pack("!I", 80877102)
+DEADLINE_S = 30.0
+
+
+@dataclass(slots=True)
+class Gate:
+    """Holds what the client sends with `pattern` in it."""
+
+    pattern: bytes
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def wait_reached(self) -> None:
+        assert self.reached.wait(DEADLINE_S), f"nothing with {self.pattern!r} has come"
+
+    def open(self) -> None:
+        self.opened.set()
+
+
+class GateRelay:
+    """Listens on `port` and relays to `target_port`."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target = ("127.0.0.1", target_port)
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port: int = self._listening.getsockname()[1]
+        self._gates: list[Gate] = []
+        self._sockets: set[socket.socket] = set()
+        self.cancels = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @contextmanager
+    def gate(self, pattern: bytes) -> Iterator[Gate]:
+        """Hold what has `pattern` in it until the gate is opened, at the end of the block at the latest."""
+        gate = Gate(pattern)
+        self._gates.append(gate)
+        try:
+            yield gate
+        finally:
+            self._gates.remove(gate)
+            gate.open()
+
+    def cut(self) -> None:
+        """End all connections there are, but for those that a gate holds."""
+        for sock in list(self._sockets):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        # A close alone does not wake a thread that is in accept() or recv().
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                inner, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                outer = socket.create_connection(self._target)
+            except OSError:
+                inner.close()
+                continue
+            for sock in (inner, outer):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets |= {inner, outer}
+            threading.Thread(target=self._pump, args=(inner, outer, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(outer, inner, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if asks:
+                    self.cancels += data[4:8] == CANCEL
+                    for gate in [gate for gate in self._gates if gate.pattern in data]:
+                        self._sockets -= {source, sink}
+                        gate.reached.set()
+                        gate.opened.wait(DEADLINE_S)
+                        self._sockets |= {source, sink}
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+        if not asks:
+            for sock in (source, sink):
+                self._sockets.discard(sock)
+                sock.close()
+
+
+@contextmanager
+def running_gates(target_port: int) -> Iterator[GateRelay]:
+    relay = GateRelay(target_port)
+    try:
+        yield relay
+    finally:
+        relay.close()
