@@ -37,6 +37,14 @@ class FeatureNotSupported(PgambError):
     sqlstate = "0A000"
 
 
+class UnsupportedProtocol(FeatureNotSupported):
+    """A first packet asks for a major version of the protocol that there is not. One below 3 knows other messages."""
+
+    def __init__(self, major: int, message: str) -> None:
+        super().__init__(message)
+        self.major = major
+
+
 class InvalidAuthorization(PgambError):
     """Not allowed to log in this way at all."""
 

@@ -11,7 +11,7 @@ import pytest
 from pgamb.demo.etcd import EtcdServer
 from pgamb.demo.postgres import PostgresServer
 from tests.support.compiling import compile_module
-from tests.support.servers import postgres_template, running_etcd, running_postgres
+from tests.support.servers import newest_postgres, postgres_template, running_etcd, running_postgres
 
 if TYPE_CHECKING:
     from tests.support.watcher import Watcher
@@ -28,6 +28,13 @@ def template() -> Iterator[PostgresServer]:
 def postgres(template: PostgresServer) -> Iterator[PostgresServer]:
     """One plain PostgreSQL of the run. Tests share it: leave it running, and make objects of your own names."""
     with running_postgres(template=template) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def newest() -> Iterator[PostgresServer]:
+    """A plain PostgreSQL 18 or newer. Tests share it: leave it running, and make objects of your own names."""
+    with newest_postgres() as server:
         yield server
 
 

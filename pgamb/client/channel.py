@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -160,12 +161,20 @@ class Channel:
             return
         self._unwatch()
         try:
+            if self._tls is not None:
+                self._sock.send(self._last_of_tls(self._tls))
             # Unread input would turn the close into a reset, and the peer would not read our last words.
             self._sock.shutdown(socket.SHUT_WR)
             self._sock.recv(65536)
         except OSError:
             pass
         self._sock.close()
+
+    def _last_of_tls(self, tls: ssl.SSLObject) -> bytes:
+        """Return the alert that tells an orderly end from a cut: to libpq, a cancel request must end so."""
+        with suppress(ssl.SSLError):
+            tls.unwrap()
+        return self._tls_out.read()
 
     async def _pump(self) -> None:
         """Send what TLS wants to say, and receive more for it."""

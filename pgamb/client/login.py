@@ -51,6 +51,7 @@ from pgamb.wire.startup import (
     StartupMessage,
     parse_startup,
     startup_length,
+    unsupported_protocol,
 )
 
 log = logging.getLogger(__name__)
@@ -228,7 +229,8 @@ class LoginDesk:
             if not isinstance(first, SSLRequest | GSSENCRequest):
                 return first
             if type(first) in asked or channel.tls is not None:
-                raise ProtocolViolation(f"unexpected {type(first).__name__}")
+                # As PostgreSQL, which takes it for a version then.
+                raise unsupported_protocol(int.from_bytes(packet[4:8], "big"))
             asked.add(type(first))
             if isinstance(first, GSSENCRequest) or self.tls is None:
                 await channel.send(b"N")

@@ -17,7 +17,10 @@ from pgamb.errors import ConfigError, ConnectionFailure, PgambError, PostgresErr
 from pgamb.registry.model import Address, Member
 from pgamb.session.backend_login import Credentials, Greeting, backend_login
 from pgamb.wire import messages
+from pgamb.wire.constants import NEWEST_MINOR
 
+# What a server before 9.3, or a pooler, says to a protocol that it does not know.
+_UNKNOWN_PROTOCOL = ("0A000", "08P01")
 # Attempts that may follow one another under one sslmode: with TLS (True), without (False).
 _ATTEMPTS = {
     "disable": (False,),
@@ -46,6 +49,8 @@ class Opener:
         self._timeout_s = options.connect_timeout_s
         self._mode = options.server_tls
         self._context = _context(options) if options.server_tls != "disable" else None
+        # Where something answers that does not know how to negotiate the protocol's version.
+        self._old: set[Address] = set()
 
     async def open(
         self,
@@ -137,6 +142,27 @@ class Opener:
         credentials: Credentials,
         parameters: Mapping[str, str],
     ) -> Opened:
+        """Log in once. Protocol 3.2 is asked for, for its long cancel keys; an older server answers with 3.0."""
+        if address not in self._old:
+            try:
+                return await self._log_in(address, tls, database, user, credentials, parameters, NEWEST_MINOR)
+            except PostgresError as error:
+                if error.sqlstate not in _UNKNOWN_PROTOCOL:
+                    raise
+        opened = await self._log_in(address, tls, database, user, credentials, parameters, 0)
+        self._old.add(address)
+        return opened
+
+    async def _log_in(
+        self,
+        address: Address,
+        tls: bool,
+        database: str,
+        user: str,
+        credentials: Credentials,
+        parameters: Mapping[str, str],
+        minor: int,
+    ) -> Opened:
         sock = await self._connect(address)
         reached = (int(sock.family), sock.getpeername())
         channel = Channel(sock)
@@ -145,7 +171,7 @@ class Opener:
                 await self._start_tls(channel, address)
             nonce = base64.b64encode(os.urandom(18)).decode()
             greeting = await channel.converse(
-                backend_login(user, database, credentials, parameters=parameters, nonce=nonce)
+                backend_login(user, database, credentials, parameters=parameters, nonce=nonce, minor=minor)
             )
             return Opened(channel, greeting, address, reached)
         except ConnectionFailure as error:

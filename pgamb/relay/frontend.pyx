@@ -741,7 +741,7 @@ cdef class Frontend(Identity):
         cdef Backend backend = self.backend
         if self.fd < 0:
             return 0
-        self.flush()
+        self.finish()
         # Unread input would turn the close into a reset, and the peer would not read our last words.
         shutdown(self.fd, SHUT_WR)
         # Whoever let us go may still be reading what is in the scratch.

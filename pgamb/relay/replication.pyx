@@ -253,6 +253,7 @@ cdef class Replication(Stream):
         cdef Walsender walsender = self.walsender
         if self.fd < 0:
             return 0
+        self.finish()
         # Unread input turns a close into a reset, and the peer would not read our last words.
         shutdown(self.fd, SHUT_WR)
         if not self.leaving:

@@ -34,6 +34,7 @@ cdef class Stream(Source):
     cdef int write(self, const char* data, size_t size) except -1
     cdef int collect(self, const char* data, size_t size) except -1
     cdef int flush(self) except -1
+    cdef int finish(self) except -1
     cdef int set_reading(self, bint reading) except -1
     cdef int on_writable(self) except -1
     cdef ssize_t _send(self, const char* data, size_t size) except? -3

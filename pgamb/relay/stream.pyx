@@ -126,6 +126,16 @@ cdef class Stream(Source):
                 self._want_writable()
         return 0
 
+    cdef int finish(self) except -1:
+        """Send what was collected, and that nothing follows: with TLS, an orderly end differs from a cut."""
+        if self.tls is not None:
+            try:
+                self.tls.unwrap()
+            except ssl.SSLError:
+                # It would rather wait for the peer's goodbye.
+                pass
+        return self.flush()
+
     cdef int _write_tls(self, const char* data, size_t size) except -1:
         try:
             self.tls.write(PyMemoryView_FromMemory(<char*> data, size, PyBUF_READ))

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-from pgamb.errors import PgambError, PostgresError, ProtocolViolation
+from pgamb.errors import PgambError, PostgresError, ProtocolViolation, UnsupportedProtocol
 from pgamb.wire import constants as c
 from pgamb.wire.reader import Message as Message
 from pgamb.wire.reader import MessageReader as MessageReader
@@ -92,6 +92,9 @@ def error_response(error: PgambError, severity: Severity | None = None) -> bytes
 
     A PostgresError is passed on word for word, with its own severity unless another is asked for; the default is ERROR.
     """
+    if isinstance(error, UnsupportedProtocol) and error.major < c.PROTOCOL_MAJOR:
+        # Whoever speaks protocol 2 knows no fields, and no lengths.
+        return bytes([c.ERROR_RESPONSE]) + _cstring(f"{severity or 'ERROR'}:  {error.message}\n")
     return _message(c.ERROR_RESPONSE, _error_fields(error, severity, "ERROR"))
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from pgamb.errors import (
-    FeatureNotSupported,
     InvalidAuthorization,
     InvalidByteSequence,
     InvalidCommandLineOption,
     ProtocolViolation,
+    UnsupportedProtocol,
 )
 from pgamb.wire import constants as c
 
@@ -83,7 +83,7 @@ def startup_length(first8: bytes) -> int:
 def parse_startup(packet: bytes) -> FirstPacket:
     """Read a whole first packet, length word included.
 
-    Raises ProtocolViolation, FeatureNotSupported (another major version), InvalidAuthorization (no user) or
+    Raises ProtocolViolation, UnsupportedProtocol (another major version), InvalidAuthorization (no user) or
     InvalidByteSequence (text that is not UTF-8).
     """
     if len(packet) < _LENGTH_MIN or startup_length(packet) != len(packet):
@@ -97,11 +97,17 @@ def parse_startup(packet: bytes) -> FirstPacket:
         return SSLRequest() if code == c.SSL_REQUEST_CODE else GSSENCRequest()
     major, minor = code >> 16, code & 0xFFFF
     if major != c.PROTOCOL_MAJOR:
-        raise FeatureNotSupported(
-            f"unsupported frontend protocol {major}.{minor}: "
-            f"server supports {c.PROTOCOL_MAJOR}.0 to {c.PROTOCOL_MAJOR}.{c.NEWEST_MINOR}"
-        )
+        raise unsupported_protocol(code)
     return _parse_parameters(packet[8:], minor)
+
+
+def unsupported_protocol(code: int) -> UnsupportedProtocol:
+    """Make the error for a version, or for a request that came when it could not be one any more."""
+    return UnsupportedProtocol(
+        code >> 16,
+        f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: "
+        f"server supports {c.PROTOCOL_MAJOR}.0 to {c.PROTOCOL_MAJOR}.{c.NEWEST_MINOR}",
+    )
 
 
 def parse_options(text: str) -> dict[str, str]:

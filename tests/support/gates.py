@@ -37,7 +37,7 @@ class GateRelay:
         self.port: int = self._listening.getsockname()[1]
         self._gates: list[Gate] = []
         self._sockets: set[socket.socket] = set()
-        self.cancels = 0
+        self.cancel_sizes: list[int] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     @contextmanager
@@ -50,6 +50,11 @@ class GateRelay:
         finally:
             self._gates.remove(gate)
             gate.open()
+
+    @property
+    def cancels(self) -> int:
+        """How many cancel requests have come; `cancel_sizes` has their lengths."""
+        return len(self.cancel_sizes)
 
     def cut(self) -> None:
         """End all connections there are, but for those that a gate holds."""
@@ -85,7 +90,8 @@ class GateRelay:
         with suppress(OSError):
             while data := source.recv(65536):
                 if asks:
-                    self.cancels += data[4:8] == CANCEL
+                    if data[4:8] == CANCEL:
+                        self.cancel_sizes.append(len(data))
                     for gate in [gate for gate in self._gates if gate.pattern in data]:
                         self._sockets -= {source, sink}
                         gate.reached.set()

