@@ -66,12 +66,12 @@ def backend_login(
     """
     extra = {name: value for name, value in parameters.items() if name not in ("user", "database")}
     yield Send(messages.startup_message({"user": user, "database": database, **extra}, minor))
-    minor, scram_keys = yield from _authenticate(user, credentials, nonce, minor, channel_binding)
+    notices = bytearray()
+    minor, scram_keys = yield from _authenticate(user, credentials, nonce, minor, channel_binding, notices)
     statuses: dict[str, str] = {}
-    notices = b""
     pid, secret = 0, b""
     while True:
-        message = yield from receive()
+        message = yield from _receive(notices)
         if message.type == c.PARAMETER_STATUS:
             name, value = messages.parse_parameter_status(message.payload)
             statuses[name] = value
@@ -80,12 +80,18 @@ def backend_login(
         elif message.type == c.READY_FOR_QUERY:
             if message.payload != c.IDLE:
                 raise ProtocolViolation("the server is ready for a query, but in a transaction that nobody began")
-            return Greeting(statuses, pid, secret, scram_keys, minor, notices)
-        elif message.type == c.NOTICE_RESPONSE:
-            # A collation that has changed, or what an event trigger says: the application's to hear.
-            notices += messages.notice_of_fields(message.payload)
+            return Greeting(statuses, pid, secret, scram_keys, minor, bytes(notices))
         else:
             raise _refusal(message, "after authentication")
+
+
+def _receive(notices: bytearray) -> Conversation[Message]:
+    """Ask for one message, and keep notices on the way: a collation that has changed, what an event trigger says."""
+    while True:
+        message = yield from receive()
+        if message.type != c.NOTICE_RESPONSE:
+            return message
+        notices += messages.notice_of_fields(message.payload)
 
 
 def md5_response(user: str, password: str, salt: bytes) -> str:
@@ -95,17 +101,15 @@ def md5_response(user: str, password: str, salt: bytes) -> str:
 
 
 def _authenticate(
-    user: str, credentials: Credentials, nonce: str, minor: int, channel_binding: bytes | None
+    user: str, credentials: Credentials, nonce: str, minor: int, channel_binding: bytes | None, notices: bytearray
 ) -> Conversation[tuple[int, ScramKeys | None]]:
     """Answer what the server asks until it says AuthenticationOk; returns the minor version and the keys used."""
     keys: ScramKeys | None = None
     answered = False
     while True:
-        message = yield from receive()
+        message = yield from _receive(notices)
         if message.type == c.NEGOTIATE_PROTOCOL_VERSION:
             minor = _negotiated(message.payload, minor)
-            continue
-        if message.type == c.NOTICE_RESPONSE:
             continue
         if message.type != c.AUTHENTICATION:
             raise _refusal(message, "during authentication")
@@ -116,7 +120,7 @@ def _authenticate(
             raise ProtocolViolation(f"the server asks for authentication {code} after another was answered")
         answered = True
         if code == c.AUTH_SASL:
-            keys = yield from _scram(credentials, messages.parse_sasl_mechanisms(rest), nonce, channel_binding)
+            keys = yield from _scram(credentials, messages.parse_sasl_mechanisms(rest), nonce, channel_binding, notices)
         elif code == c.AUTH_CLEARTEXT_PASSWORD:
             yield Send(messages.password_message(_password(credentials, user, "a clear-text password")))
         elif code == c.AUTH_MD5_PASSWORD:
@@ -130,7 +134,7 @@ def _authenticate(
 
 
 def _scram(
-    credentials: Credentials, mechanisms: list[str], nonce: str, channel_binding: bytes | None
+    credentials: Credentials, mechanisms: list[str], nonce: str, channel_binding: bytes | None, notices: bytearray
 ) -> Conversation[ScramKeys]:
     plus = channel_binding is not None and c.SCRAM_SHA_256_PLUS in mechanisms
     if not plus and c.SCRAM_SHA_256 not in mechanisms:
@@ -147,16 +151,16 @@ def _scram(
     )
     mechanism = c.SCRAM_SHA_256_PLUS if plus else c.SCRAM_SHA_256
     yield Send(messages.sasl_initial_response(mechanism, client.first()))
-    server_first = yield from _sasl_data(c.AUTH_SASL_CONTINUE)
+    server_first = yield from _sasl_data(c.AUTH_SASL_CONTINUE, notices)
     yield Send(messages.sasl_response(client.final(server_first)))
-    client.verify((yield from _sasl_data(c.AUTH_SASL_FINAL)))
+    client.verify((yield from _sasl_data(c.AUTH_SASL_FINAL, notices)))
     if client.keys is None:
         raise RuntimeError("a finished SCRAM exchange has keys")
     return client.keys
 
 
-def _sasl_data(expected_code: int) -> Conversation[bytes]:
-    message = yield from receive()
+def _sasl_data(expected_code: int, notices: bytearray) -> Conversation[bytes]:
+    message = yield from _receive(notices)
     if message.type != c.AUTHENTICATION:
         raise _refusal(message, "during SASL authentication")
     code, data = messages.parse_authentication(message.payload)
