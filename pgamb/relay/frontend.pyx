@@ -38,7 +38,7 @@ from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
 from pgamb.relay.replies cimport COPY_END, QUERY, SETTLE, SWALLOW, SYNC, Effect
 from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
 from pgamb.relay.session cimport (
-    ASKING, CANCELING, CLOSED, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
+    ASKING, CANCELING, CLOSED, NAMING, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
 )
 from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
@@ -681,7 +681,7 @@ cdef class Frontend(Identity):
         self._heed_cancels()
 
     cdef int _heed_cancels(self) except -1:
-        """See what becomes of cancel requests: PostgreSQL is told, the unit that waits is answered, or they wait, too."""
+        """See what becomes of cancel requests: PostgreSQL is told, the unit that waits is answered, or they wait."""
         cdef Backend backend = self.backend
         cdef list due = self.cancels
         cdef uint32_t i
@@ -691,7 +691,7 @@ cdef class Frontend(Identity):
         if self.state == WAITING or self.state == PARKED or self.state == CLOSED:
             backend = None
         elif self.state == SETTLING or (self.pending is not None and (
-            self.state == ASKING or self.state == RESTORING or self.state == CANCELING
+            self.state == ASKING or self.state == RESTORING or self.state == CANCELING or self.state == NAMING
         )):
             return 0
         elif backend is not None:

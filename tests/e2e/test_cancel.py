@@ -314,7 +314,7 @@ def test_while_its_read_moves_to_another_member(split: Place) -> None:
     with split.session() as wire:
         wait_for(lambda: _reads_there(wire, split), DEADLINE_S, "it reads from the replica")
         with split.gates.gate(CANCEL) as gate:
-            wire.send(messages.query(SLEEP))
+            wire.send(messages.query("SELECT pg_sleep(20) FROM (SELECT count(*) FROM parked) AS p"))
             split.wait_asleep()
             thread = cancel(wire, split.ambassador.port)
             gate.wait_reached()
