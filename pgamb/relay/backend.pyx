@@ -634,8 +634,8 @@ cdef class Backend(Stream):
             return 1
         # The extended protocol: PostgreSQL skips to the next Sync.
         self.copying_in = False
-        # "cached plan must not change result type", which has no SQLSTATE of its own, in any language; and "cache lookup
-        # failed for type", of a parameter.
+        # "cached plan must not change result type", which has no SQLSTATE of its own, in any language; and "cache
+        # lookup failed for type", of a parameter.
         self.stale = b"\0RRevalidateCachedQuery\0" in payload or b"\0CXX000\0" in payload
         undone = []
         first = self.replies.effects is not None and self.replies.first in self.replies.effects
