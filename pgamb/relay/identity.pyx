@@ -58,7 +58,7 @@ cdef class Identity(Healer):
             self.condemned_at_s = now_s()
         if backend is None:
             pool = self.group.primary
-            if pool is None or (self.state != READY and self.state != NAMING):
+            if pool is None or self.failed or (self.state != READY and self.state != NAMING):
                 return 0
             backend = pool.acquire(self, self.parameters)
             if backend is None:
@@ -72,11 +72,27 @@ cdef class Identity(Healer):
                 self.unfitted = True
             else:
                 self._settle()
+                if self.block is not None:
+                    self._make_real()
         elif self.pool.replica:
             # What it does there ends soon.
             return 0
         self.pins |= PIN_BACKEND_PID
         return backend.pid
+
+    cdef int _make_real(self) except -1:
+        """Begin the transaction that is not real: a pinned session has no such."""
+        cdef bytes text
+        for text in self.block.texts():
+            self.backend.inject_query(text, 0)
+        self.backend.doomed = self.block.failed
+        if self.block.has_read and not self.block.failed:
+            self.backend.inject_query(b"SELECT", 0)
+        self.backend.flush()
+        self.block = None
+        self.shown = 0
+        self.opened = True
+        return 0
 
     def proceed(self, unsigned int number, bytes unit, size_t size):
         """Go on with `unit` in place of the one of `size` bytes that was held up as the session's `number`th."""

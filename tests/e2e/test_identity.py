@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row
 
 from pgamb.demo.cluster import Cluster
@@ -137,3 +138,33 @@ def test_who_is_terminated_hears_it_in_a_transaction_that_is_not_real(
     with pytest.raises(psycopg.errors.AdminShutdown):
         two.execute(end)
     assert two.closed
+
+
+def state_of(asker: Connection, named: Connection) -> object:
+    return scalar(asker, "SELECT state FROM pg_stat_activity WHERE pid = %s", named.info.backend_pid)
+
+
+def test_a_named_sessions_transaction_becomes_real(one: Connection, two: Connection) -> None:
+    # A Sync by itself was answered with the status of the backend, which knew of no transaction.
+    for statement in ("BEGIN", "SELECT count(*) FROM pg_class", "SAVEPOINT s"):
+        two.execute(statement)
+    wait_for(lambda: state_of(one, two) == "idle in transaction", 10, "its BEGIN is sent")
+    with two.pipeline() as pipeline:
+        pipeline.sync()
+    assert two.info.transaction_status == TransactionStatus.INTRANS
+    with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+        two.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+    two.execute("ROLLBACK TO s")
+    two.execute("COMMIT")
+    assert two.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_named_sessions_failed_transaction_stays_failed(one: Connection, two: Connection) -> None:
+    two.execute("BEGIN")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        two.execute("SELECT 1 / 0")
+    wait_for(lambda: state_of(one, two) == "idle in transaction (aborted)", 10, "it has failed in PostgreSQL, too")
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        two.execute("SELECT 1")
+    two.execute("ROLLBACK")
+    assert two.execute("SELECT 1").fetchone() == (1,)
