@@ -242,5 +242,5 @@ def test_a_read_that_is_ended_by_the_server_is_done_again(
 
         ending = threading.Thread(target=end)
         ending.start()
-        assert ask(session, "SELECT 'ended', pg_sleep(1)") == "ended"
+        assert ask(session, "SELECT 'ended', pg_sleep(1) FROM pg_class LIMIT 1") == "ended"
         ending.join()
