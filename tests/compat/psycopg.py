@@ -39,9 +39,9 @@ DIRECT_DATABASE = "psycopg_direct"
 TEST_TIMEOUT_S = 60
 # Many tests are about time, and the machine is busy with two suites: what fails is run again, alone.
 REPEATS = 2
-# mypy on examples, and CockroachDB.
-LEFT_OUT = ("tests/test_typing.py", "tests/crdb")
-# Those marked slow are mostly tests of the garbage collector and of a pool's patience.
+# mypy on examples, and CockroachDB; and the driver's own garbage, in tests that take longer than all others together.
+LEFT_OUT = ("--ignore", "tests/test_typing.py", "--ignore", "tests/crdb", "-k", "not leak")
+# Those marked slow are mostly about a pool's patience.
 SHORT = ("-m", "not slow", "--ignore", "tests/pool")
 
 _BACKEND_STAYS = (
@@ -96,7 +96,7 @@ class _Side:
             *("-o", f"cache_dir={folder / 'cache'}", "-o", "junit_family=xunit1", f"--timeout={TEST_TIMEOUT_S}"),
             # The same data at random on both sides.
             *("--randomly-seed=1", "--randomly-dont-reorganize"),
-            *(option for path in LEFT_OUT for option in ("--ignore", path)),
+            *LEFT_OUT,
         )
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PSYCOPG", "PYTHON"))}
         # The suite finds the programs of its environment (pproxy) by PATH.
