@@ -67,6 +67,7 @@ cdef class Session(Speaker):
     cdef bint dirty                         # a parameter may have changed
     cdef bint unsure                        # what pins it may have changed
     cdef bint watchful                      # ... with each statement: its text need not show that
+    cdef bint asked_again                   # ... a second time, without a time limit
     cdef bint asked_parameters              # PostgreSQL is being asked not only for what pins it
     cdef object left_role                   # what it was when a statement that leaves it was sent; None, most often
     cdef object told                        # session.reported.Reported: what the application was told

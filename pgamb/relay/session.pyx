@@ -29,7 +29,7 @@ from pgamb.relay.routes import words_of
 from pgamb.routing.freshness import format_floor, parse_floor
 from pgamb.routing.hints import wish_of_role
 from pgamb.routing.intent import Pin
-from pgamb.session.parameters import SETTINGS_QUERY, Expression, set_config_query, settings_query
+from pgamb.session.parameters import SETTINGS_QUERY, UNHURRIED, Expression, set_config_query, settings_query
 from pgamb.session.pins import HELD_QUERY, pins_held, without_pins
 from pgamb.wire.messages import error_response, notice_response, parse_error_fields
 
@@ -287,9 +287,12 @@ cdef class Session(Speaker):
             self.group.statements.renew()
             # Others may prepare on the old ones until this is committed.
             self.shapes = 2
-        elif self.shapes and size == 8 and memcmp(tag, b"ROLLBACK", 8) == 0:
-            # Types, tables and functions that statements were prepared with have never been.
-            self.group.statements.renew()
+        elif size == 8 and memcmp(tag, b"ROLLBACK", 8) == 0:
+            if self.shapes:
+                # Types, tables and functions that statements were prepared with have never been.
+                self.group.statements.renew()
+            # Neither has the role been left.
+            self.batch_failed = self.batch_failed or self.left_role is not None
         if self.unsettled and memchr(b"CADIS", <uint8_t> tag[0], 5) != NULL:
             self._note_change(backend, tag, size)
         return 0
@@ -384,6 +387,8 @@ cdef class Session(Speaker):
         cdef bytes asked = HELD_QUERY
         if self.dirty:
             asked = (SETTINGS_QUERY if self.customs is None else settings_query(self.customs)) + b" UNION ALL " + asked
+        if self.asked_again:
+            asked = UNHURRIED + asked
         self.asked_parameters = self.dirty
         self.dirty = self.unsure = False
         self.state = ASKING
@@ -393,13 +398,22 @@ cdef class Session(Speaker):
         cdef object found
         self.state = READY
         if error is not None and backend.status == b"I" and not self.pool.replica:
-            # A cancel or a timeout meant for the statement before. Until it is known, the session keeps its backend.
+            # A cancel meant for the statement before, or the session's own limit.
             self.dirty = self.asked_parameters
             self.unsure = True
+            if not self.asked_again:
+                self.asked_again = True
+                return self._ask()
+            # Until it is known, the session keeps its backend.
+            self.asked_again = False
             return self._resume()
         held = None if error is not None else pins_held(rows or [], self.group.user.encode("utf-8", "surrogateescape"))
         if held is None or backend.status != b"I":
             return backend.lose(ProtocolViolation("the server did not tell the session's parameters"))
+        if self.asked_again:
+            # What was told first is what is in force.
+            rows = rows[1:] + rows[:1]
+            self.asked_again = False
         self._adopt_pins(held)
         if not self.asked_parameters:
             if not self.pins:

@@ -36,6 +36,14 @@ SETTINGS_QUERY = (
 )
 
 
+# In front of a query of ours that a session's statement_timeout has cut off: it tells what that is, and lifts it.
+UNHURRIED = (
+    b"SELECT 'statement_timeout', (EXTRACT(epoch FROM pg_catalog.current_setting('statement_timeout')"
+    b"::pg_catalog.interval) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8::pg_catalog.text;"
+    b" SET LOCAL statement_timeout = 0; "
+)
+
+
 def settings_query(custom: Iterable[bytes] = ()) -> bytes:
     """Return the query for what a session has set, the custom parameters of these names included.
 
