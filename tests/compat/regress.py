@@ -24,6 +24,11 @@ DIFFERENCES = {
             r'DETAIL:  "plpgsql" is now a reserved prefix\.',
         ),
     ),
+    "temp": Difference(
+        "a backend keeps its temporary schema for life: an earlier session may have made one there in ways that its "
+        "statements did not show",
+        ("ERROR:  cannot PREPARE a transaction that has operated on temporary objects",),
+    ),
     "stats": Difference(
         "pg_stat_database counts backends, and a new session of an application's needs no new one", (" [tf]",)
     ),
