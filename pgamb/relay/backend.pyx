@@ -14,7 +14,7 @@ Invariants:
   `judging`: it can still be asked of another member.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
@@ -150,7 +150,7 @@ cdef class Backend(Stream):
         self.held = Buffer()
         self.kept = Buffer()
         self.kept.lasting = True
-        self.kept_unnamed = []
+        self.kept_unnamed = deque()
         self.statements = OrderedDict()
         self.in_recovery = in_recovery
         self.begin(reactor, fd, tls, tls_in, tls_out)
@@ -229,7 +229,7 @@ cdef class Backend(Stream):
         """What was sent is wanted no more; return whether the backend can be used again when it has been answered."""
         cdef Effect effect
         cdef uint32_t i
-        cdef bint clean = self.replies.owed() == 1 and not self.batch_open
+        cdef bint clean = self.replies.owes_one() and not self.batch_open
         for effect in reversed(self.replies.effects_left()):
             clean = clean and effect.on_backend is None and effect.evicted is None
             self._undo(effect, False)
@@ -254,7 +254,7 @@ cdef class Backend(Stream):
             self.kept.consume(size)
             self.kept_units -= 1
             if self.kept_unnamed:
-                self.kept_unnamed.pop(0)
+                self.kept_unnamed.popleft()
             self.judging = self.kept.size() > 0
         if self.replies.count == 0:
             self.unkept = False

@@ -25,13 +25,14 @@ cdef class Buffer:
         cdef size_t capacity
         cdef char* data
         if self.capacity - self.end < size:
-            if self.start:
+            # What waits is moved only if at least as much has left: else each byte could be moved at every call.
+            if self.start >= waiting:
                 memmove(self.data, self.data + self.start, waiting)
                 self.start = 0
                 self.end = waiting
-            if self.capacity - waiting < size:
+            if self.capacity - self.end < size:
                 capacity = self.capacity * 2 if self.capacity else SMALLEST_BYTES
-                while capacity - waiting < size:
+                while capacity - self.end < size:
                     capacity *= 2
                 data = <char*> realloc(self.data, capacity)
                 if data == NULL:

@@ -122,7 +122,7 @@ cdef class Healer(Router):
     cdef bytes on_error(self, Backend backend, bytes payload):
         # What did not happen unpins nothing.
         self.unpins = 0
-        if backend.kept.size() and self.pool.replica and self.plan is not None and backend.replies.owed() == 1 and (
+        if backend.kept.size() and self.pool.replica and self.plan is not None and backend.replies.owes_one() and (
             parse_error_fields(payload).get("C", "").encode() in REFUSALS
         ):
             # Too late for this time: rows have been forwarded.

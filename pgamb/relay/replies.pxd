@@ -47,6 +47,7 @@ cdef class Replies:
     cdef int push(self, uint8_t kind, uint8_t flags, Effect effect) except -1
     cdef Effect pop(self)
     cdef int owed(self) noexcept
+    cdef bint owes_one(self) noexcept
     cdef int drop_until_sync(self, list undone) except -1
     cdef int drop_syncs_before_copy_end(self) except -1
     cdef int copy_completed(self) except -1
@@ -61,5 +62,6 @@ cdef class Replies:
         """Return the oldest entry, NULL if nothing is owed."""
         return &self.ring[self.first & (self.capacity - 1)] if self.count else NULL
 
-    cdef int _remove(self, uint32_t index) except -1
+    cdef uint32_t _copy_end(self) noexcept
+    cdef int _drop_syncs(self, uint32_t end, bint with_end) except -1
     cdef int _grow(self) except -1

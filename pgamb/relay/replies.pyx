@@ -69,6 +69,18 @@ cdef class Replies:
             owed += (slot.kind == QUERY or slot.kind == SYNC) and not slot.flags & SWALLOW
         return owed
 
+    cdef bint owes_one(self) noexcept:
+        """Tell whether it is exactly one, however deep the queue is."""
+        cdef uint32_t i
+        cdef Reply* slot
+        cdef int owed = 0
+        for i in range(self.count):
+            slot = self.at(i)
+            owed += (slot.kind == QUERY or slot.kind == SYNC) and not slot.flags & SWALLOW
+            if owed > 1:
+                return False
+        return owed == 1
+
     cdef int drop_until_sync(self, list undone) except -1:
         """After an error: PostgreSQL skips to the next Sync, and so do we.
 
@@ -88,11 +100,7 @@ cdef class Replies:
 
     cdef bint copy_ended(self) noexcept:
         """Tell whether a CopyDone or CopyFail has been sent and not been answered yet."""
-        cdef uint32_t i
-        for i in range(self.count):
-            if self.at(i).kind == COPY_END:
-                return True
-        return False
+        return self._copy_end() < self.count
 
     cdef list effects_left(self):
         """Return the effects that PostgreSQL has not confirmed yet, oldest first."""
@@ -103,43 +111,40 @@ cdef class Replies:
 
     cdef int copy_completed(self) except -1:
         """The COPY FROM of the oldest entry is complete: what it ate, and its CopyDone, are due no more."""
-        cdef uint32_t i
-        if not self.copy_ended():
+        cdef uint32_t end = self._copy_end()
+        if end == self.count:
             return 0
-        self.drop_syncs_before_copy_end()
-        for i in range(self.count):
-            if self.at(i).kind == COPY_END:
-                return self._remove(i)
-        return 0
-
-    cdef int _remove(self, uint32_t index) except -1:
-        """Remove the entry at `index`; it has no effect."""
-        cdef uint32_t i
-        for i in range(index + 1, self.count):
-            self.ring[(self.first + i - 1) & (self.capacity - 1)] = self.ring[(self.first + i) & (self.capacity - 1)]
-            if self.effects and self.first + i in self.effects:
-                self.effects[self.first + i - 1] = self.effects.pop(self.first + i)
-        self.count -= 1
-        return 0
+        return self._drop_syncs(end, True)
 
     cdef int drop_syncs_before_copy_end(self) except -1:
         """A COPY FROM has begun in the extended protocol: it eats every Sync up to its CopyDone.
 
         libpq sends such a Sync before it knows that its Execute was a COPY, and PostgreSQL ignores it.
         """
-        cdef uint32_t i, kept = 0
-        cdef Reply* slot
-        cdef bint eating = True
+        return self._drop_syncs(self._copy_end(), False)
+
+    cdef uint32_t _copy_end(self) noexcept:
+        """Return the index of the first COPY_END, `count` if there is none."""
+        cdef uint32_t i
         for i in range(self.count):
-            slot = self.at(i)
-            if slot.kind == COPY_END:
-                eating = False
-            if eating and slot.kind == SYNC:
+            if self.at(i).kind == COPY_END:
+                return i
+        return self.count
+
+    cdef int _drop_syncs(self, uint32_t end, bint with_end) except -1:
+        """Remove each SYNC before the index `end`, and what stands there if `with_end`.
+
+        What stays before it moves, not what stands behind it: that may be a deep pipeline.
+        """
+        cdef uint32_t i, kept = end + with_end
+        for i in range(end, 0, -1):
+            if self.at(i - 1).kind == SYNC:
                 continue
-            if kept != i:
-                self.ring[(self.first + kept) & (self.capacity - 1)] = slot[0]
-                if self.effects and self.first + i in self.effects:
-                    self.effects[self.first + kept] = self.effects.pop(self.first + i)
-            kept += 1
-        self.count = kept
+            kept -= 1
+            if kept != i - 1:
+                self.at(kept)[0] = self.at(i - 1)[0]
+                if self.effects and self.first + i - 1 in self.effects:
+                    self.effects[self.first + kept] = self.effects.pop(self.first + i - 1)
+        self.first += kept
+        self.count -= kept
         return 0

@@ -301,7 +301,7 @@ cdef class Session(Speaker):
         """Remember what may have changed the database's catalogue until others can see it."""
         cdef bytes words = PyBytes_FromStringAndSize(tag, size)
         # What has this tag, if nothing else is under way.
-        cdef Plan plan = self.plan if backend.replies.owed() == 1 and not self.multiple else None
+        cdef Plan plan = self.plan if backend.replies.owes_one() and not self.multiple else None
         if words.startswith(b"SELECT ") and (plan is None or plan.creates):
             words = b"CREATE TABLE AS"
         if not words.startswith(CHANGES):
