@@ -56,7 +56,7 @@ cdef class Backend(Stream):
     cdef bint trailing              # something that answers nothing stands behind the ReadyForQuery just read
     cdef Buffer kept                # units that may be repeated elsewhere, as the application sent them, oldest first
     cdef int kept_units             # how many those are
-    cdef object kept_unnamed        # deque: the session's unnamed statement before each of them; empty if there never was one
+    cdef object kept_unnamed        # deque: the session's unnamed statement before each; empty if there never was one
     cdef size_t keeping             # length of the unit whose last reply is about to be pushed, if it is kept
     cdef bint unkept                # a unit that is not kept is under way, behind those that are
     cdef bint judging               # the answer to a kept unit begins here: nothing of it has been forwarded
