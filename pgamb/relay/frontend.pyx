@@ -289,6 +289,7 @@ cdef class Frontend(Identity):
             if name in self.prepared.names:
                 self.prepared.prepare_deallocate(self.backend, name)
                 effect = self.prepared.deallocated(name)
+        self.creating = self.creating or plan is None or plan.creates or need & NEED_MULTIPLE
         if whole and self._may_keep(need, total):
             self.backend.keep(data, total, None if self.prepared is None else self.prepared.unnamed)
         if self.prepared is not None:
@@ -471,6 +472,7 @@ cdef class Frontend(Identity):
         self._note(need, prepared.pins, prepared.unpins, prepared.customs)
         if scan == INCOMPLETE:
             self.hurried = False
+        self.creating = self.creating or prepared.creates or large_bind
         if (flushed or prepared.synced) and not self.backend.skipping and self._may_keep(need, end):
             self.backend.keep(data, end, prepared.unnamed)
         if flushed:
@@ -627,7 +629,7 @@ cdef class Frontend(Identity):
             self._saw(backend)
         if backend.replies.count:
             return 0
-        self.committing = self.multiple = False
+        self.committing = self.multiple = self.creating = False
         self.pure = True
         if self.state == STALLED or self.state == CANCELING:
             self.state = READY

@@ -34,6 +34,7 @@ cdef class Prepared:
     cdef int executes
     cdef bint shows                 # there is a SHOW of pgamb's own parameters in it
     cdef bint processes             # there is something in it that speaks of process ids
+    cdef bint creates               # something in it is CREATE TABLE AS, or SELECT INTO
     cdef bint snapshots             # PostgreSQL takes a snapshot for something in it
     cdef bint plain                 # each portal is the unnamed one, and is executed whole, right behind its Bind
     cdef Plan plan                  # of the statement bound last

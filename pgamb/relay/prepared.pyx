@@ -65,7 +65,7 @@ cdef class Prepared:
         self.bare = self.closed = False
         self.binds = self.executes = 0
         self.plan = None
-        self.shows = self.snapshots = self.processes = False
+        self.shows = self.snapshots = self.creates = self.processes = False
         self.plain = True
         while size - position >= 5:
             kind = <uint8_t> data[position]
@@ -147,6 +147,7 @@ cdef class Prepared:
         self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
         self.shows = self.shows or statement.plan.shows
         self.snapshots = self.snapshots or statement.plan.snapshots
+        self.creates = self.creates or statement.plan.creates
         self.processes = self.processes or statement.plan.processes
         self.pins |= statement.plan.pins
         self.unpins |= statement.plan.unpins

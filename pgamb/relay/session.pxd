@@ -89,6 +89,7 @@ cdef class Session(Speaker):
     cdef bint impatient                     # it has been parked long enough
     cdef unsigned long long asked_floor     # the moment that a SHOW waits for, 0: none
     cdef double next_move_s                 # monotonic: when it may look for a less busy replica again
+    cdef bint creating                      # something sent may be CREATE TABLE AS, whose tag is that of a SELECT
     cdef bint committing                    # what was sent ends a transaction
     cdef bint pure                          # what was sent are proven reads
     cdef bint granted                       # the backend is there for the unit at hand, which has not been sent yet

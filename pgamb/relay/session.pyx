@@ -302,7 +302,7 @@ cdef class Session(Speaker):
         cdef bytes words = PyBytes_FromStringAndSize(tag, size)
         # What has this tag, if nothing else is under way.
         cdef Plan plan = self.plan if backend.replies.owes_one() and not self.multiple else None
-        if words.startswith(b"SELECT ") and (plan is None or plan.creates):
+        if words.startswith(b"SELECT ") and (self.creating if plan is None else plan.creates):
             words = b"CREATE TABLE AS"
         if not words.startswith(CHANGES):
             return 0
