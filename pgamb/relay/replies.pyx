@@ -70,10 +70,12 @@ cdef class Replies:
         return owed
 
     cdef bint owes_one(self) noexcept:
-        """Tell whether it is exactly one, however deep the queue is."""
+        """Tell whether it is exactly one. A deep queue is not counted: that would cost more the deeper it is."""
         cdef uint32_t i
         cdef Reply* slot
         cdef int owed = 0
+        if self.count > 256:
+            return False
         for i in range(self.count):
             slot = self.at(i)
             owed += (slot.kind == QUERY or slot.kind == SYNC) and not slot.flags & SWALLOW

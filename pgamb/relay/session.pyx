@@ -300,12 +300,16 @@ cdef class Session(Speaker):
     cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1:
         """Remember what may have changed the database's catalogue until others can see it."""
         cdef bytes words = PyBytes_FromStringAndSize(tag, size)
-        # What has this tag, if nothing else is under way.
-        cdef Plan plan = self.plan if backend.replies.owes_one() and not self.multiple else None
-        if words.startswith(b"SELECT ") and (self.creating if plan is None else plan.creates):
-            words = b"CREATE TABLE AS"
-        if not words.startswith(CHANGES):
+        cdef bint selects = words.startswith(b"SELECT ")
+        cdef Plan plan
+        if not (self.creating if selects else words.startswith(CHANGES)):
             return 0
+        # What has this tag, if nothing else is under way.
+        plan = self.plan if backend.replies.owes_one() and not self.multiple else None
+        if selects:
+            if plan is not None and not plan.creates:
+                return 0
+            words = b"CREATE TABLE AS"
         self.shapes = max(self.shapes, 1)
         if plan is not None and (plan.plain_table or plan.pins & PIN_TEMPORARY) and words.startswith(b"CREATE"):
             return 0
