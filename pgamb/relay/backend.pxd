@@ -67,6 +67,7 @@ cdef class Backend(Stream):
     cdef object statements          # OrderedDict of Statement -> None: what it has prepared, least recently used first
     cdef Statement unnamed
     cdef bytes swallowed_error
+    cdef bytes stood_in             # why what the next Query needs could not be prepared
     cdef list captured
     cdef readonly int pid
     cdef readonly bytes secret
@@ -108,7 +109,9 @@ cdef class Backend(Stream):
     cdef bint _ready_for_query(self, char* buffer, size_t start, size_t position, size_t total) except -1
     cdef int _drop_copy_ends(self) except -1
     cdef bint _error(self, char* buffer, size_t start, size_t position, size_t total) except -1
-    cdef bint _say_instead(self, char* buffer, size_t start, size_t position, bytes told) except -1
+    cdef bint _tell_error(
+        self, char* buffer, size_t start, size_t position, size_t total, bytes payload, bytes told,
+    ) except -1
     cdef int _undo(self, Effect effect, bint failed) except -1
     cdef bint _parameter(self, char* buffer, size_t start, size_t position, size_t total) except -1
     cdef int _capture(self, const char* payload, size_t size) except -1

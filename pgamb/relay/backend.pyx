@@ -24,13 +24,17 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u16, read_u32, write_u32
 from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
-    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, SETTLE, SWALLOW, SYNC, Reply,
+    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, SETTLE, STAND_IN, SWALLOW, SYNC,
+    Reply,
 )
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
 from pgamb.errors import ConnectionFailure, PostgresError, ProtocolViolation
 from pgamb.wire.messages import parse_error_fields, query
 
+
+# "cached plan must not change result type", which has no SQLSTATE of its own, in any language.
+cdef bytes RESHAPED = b"\0RRevalidateCachedQuery\0"
 
 # A message up to this size is forwarded whole or not at all; a larger one as it comes.
 cdef enum:
@@ -428,7 +432,7 @@ cdef class Backend(Stream):
         if self.owner is None:
             self.judging = False
             return FORWARD
-        if head == NULL or (head.kind == QUERY and head.flags & SWALLOW):
+        if head == NULL or (head.kind == QUERY and head.flags & SWALLOW) or head.flags & STAND_IN:
             return FORWARD
         while size - position >= 5:
             kind = <uint8_t> data[position]
@@ -450,6 +454,8 @@ cdef class Backend(Stream):
                 return REFUSED
             if kind == b"E":
                 state = _sqlstate(data + position + 5, total - 5)
+                if self.stood_in is not None:
+                    state = _sqlstate(PyBytes_AS_STRING(self.stood_in), PyBytes_GET_SIZE(self.stood_in))
                 if state is not None and self.owner.on_refused(self, state):
                     return REFUSED
                 decided = True
@@ -611,7 +617,8 @@ cdef class Backend(Stream):
         cdef Owner owner = self.owner
         cdef list undone
         cdef Effect effect
-        cdef bint first
+        cdef bint first, slipped_in
+        cdef object phrase = None
         cdef bytes told
         cdef bytes payload = PyBytes_FromStringAndSize(buffer + position + 5, total - 5)
         if _is_fatal(buffer + position + 5, total - 5):
@@ -625,33 +632,50 @@ cdef class Backend(Stream):
                 self._give(buffer + start, position - start, True)
                 self.swallowed_error = payload
                 return 0
+            told = payload
             if self.replies.effects and self.replies.first in self.replies.effects:
-                self._undo(self.replies.effects.pop(self.replies.first), True)
+                effect = self.replies.effects.pop(self.replies.first)
+                self._undo(effect, True)
+                if effect.phrase is not None:
+                    self.stale = RESHAPED in payload
+                    told = effect.phrase.own_words(payload, self.stood_in)
+            self.stood_in = None
             if owner is not None:
-                told = owner.on_error(self, payload)
-                if told is not payload and read_u32(buffer + position + 1) + 1 == total:
-                    return self._say_instead(buffer, start, position, told)
-            return 1
+                told = owner.on_error(self, told)
+            return self._tell_error(buffer, start, position, total, payload, told)
         # The extended protocol: PostgreSQL skips to the next Sync.
         self.copying_in = False
-        # "cached plan must not change result type", which has no SQLSTATE of its own, in any language; and "cache
-        # lookup failed for type", of a parameter.
-        self.stale = b"\0RRevalidateCachedQuery\0" in payload or b"\0CXX000\0" in payload
+        # "cache lookup failed for type", of a parameter, is the other.
+        self.stale = RESHAPED in payload or b"\0CXX000\0" in payload
         undone = []
+        slipped_in = head != NULL and head.flags & SWALLOW
         first = self.replies.effects is not None and self.replies.first in self.replies.effects
         self.replies.drop_until_sync(undone)
+        for effect in undone:
+            if effect.phrase is not None and (slipped_in or (first and effect is undone[0])):
+                phrase = effect.phrase
+                break
         while undone:
             effect = undone.pop()
             self._undo(effect, first and not undone)
         self.skipping = self.replies.count == 0
+        head = self.replies.head()
+        if head != NULL and head.flags & (FORGIVE | STAND_IN) and head.flags & SWALLOW:
+            if head.flags & STAND_IN:
+                self.stood_in = payload
+            self._give(buffer + start, position - start, True)
+            return 0
         if owner is not None:
-            told = owner.on_error(self, payload)
-            if told is not payload and read_u32(buffer + position + 1) + 1 == total:
-                return self._say_instead(buffer, start, position, told)
+            told = owner.on_error(self, payload if phrase is None else phrase.own_words(payload, payload))
+            return self._tell_error(buffer, start, position, total, payload, told)
         return 1
 
-    cdef bint _say_instead(self, char* buffer, size_t start, size_t position, bytes told) except -1:
-        """Give other words for an ErrorResponse."""
+    cdef bint _tell_error(
+        self, char* buffer, size_t start, size_t position, size_t total, bytes payload, bytes told,
+    ) except -1:
+        """Give the owner an ErrorResponse in the session's own words; return whether it is to be forwarded instead."""
+        if told is payload or read_u32(buffer + position + 1) + 1 != total:
+            return 1
         self._give(buffer + start, position - start, True)
         told = b"E" + (len(told) + 4).to_bytes(4, "big") + told
         self._give(PyBytes_AS_STRING(told), PyBytes_GET_SIZE(told), True)

@@ -16,7 +16,7 @@ Invariants:
 What a session is, where its units go, what becomes of one whose member is lost: session.pyx, router.pyx, healer.pyx.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
@@ -29,11 +29,13 @@ from pgamb.relay.large_objects cimport is_large_object
 from pgamb.relay.numbers cimport (
     CONTROL_BEGIN, CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_PREPARE_TRANSACTION, CONTROL_ROLLBACK,
     CONTROL_ROLLBACK_CHAIN, CONTROL_ROLLBACK_TO, NEED_CONTROL, NEED_COPY_IN, NEED_DEALLOCATE, NEED_DEALLOCATE_ALL,
-    NEED_EMPTY, NEED_EXECUTE, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET, NEED_SETTINGS,
-    NEED_SHOW, NEED_TRANSACTION_TIME, PIN_ASKED, PIN_OTHER, PIN_SESSION_MODE, PIN_UNCLEAN, WISH_REPLICA,
+    NEED_EMPTY, NEED_EXECUTE, NEED_MULTIPLE, NEED_NAMES, NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SET,
+    NEED_SETTINGS, NEED_SHOW, NEED_TRANSACTION_TIME, PIN_ASKED, PIN_OTHER, PIN_PREPARE, PIN_SESSION_MODE, PIN_UNCLEAN,
+    WISH_REPLICA,
 )
+from pgamb.relay.named cimport Named, Spoken
 from pgamb.relay.pool cimport Group, Pool
-from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Prepared, Scan
+from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
 from pgamb.relay.replies cimport COPY_END, QUERY, SETTLE, SWALLOW, SYNC, Effect
 from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
@@ -44,6 +46,7 @@ from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
 from pgamb.errors import ProtocolViolation, QueryCanceled
+from pgamb.routing.prepare import may_name, may_prepare
 from pgamb.wire.messages import error_response, query
 
 # What no wish makes a read: it is no query, or the session's state hangs on it.
@@ -61,6 +64,8 @@ cdef unsigned char[5] ENDINGS = [
 cdef enum:
     # A Query up to this size is looked at whole; a longer one is taken for a write.
     QUERY_BYTES = 1 << 20
+    # ... after a look at its beginning.
+    HEAD_BYTES = 4096
     # A batch is gathered up to this size; a longer one goes to the primary as it comes.
     BATCH_BYTES = 1 << 18
     # PostgreSQL's limits: PQ_LARGE_MESSAGE_LIMIT and PQ_SMALL_MESSAGE_LIMIT.
@@ -238,7 +243,8 @@ cdef class Frontend(Identity):
         """A simple Query."""
         cdef Plan plan = None
         cdef Effect effect = None
-        cdef bytes name
+        cdef Spoken spoken = None
+        cdef bytes name, sql
         cdef int need = 0
         cdef size_t take = 0
         cdef bint whole = total <= size
@@ -254,8 +260,26 @@ cdef class Frontend(Identity):
             need = self._trusted(plan.need, plan)
             if plan.processes and not self._meant(data, total, [plan.names_processes]):
                 return 0
+        elif not whole and may_name(PyBytes_FromStringAndSize(data + 5, min(size - 5, <size_t> HEAD_BYTES))):
+            need = NEED_NAMES
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)
+        if need & (NEED_NAMES | NEED_DEALLOCATE) and self._is_busy():
+            # What a name means is known when everything before has been answered.
+            return 0
+        if need & NEED_NAMES:
+            self._hear()
+            if not need & NEED_MULTIPLE and plan is not None:
+                spoken = self.prepared.hear(PyBytes_FromStringAndSize(data + 5, total - 6))
+            if spoken is not None and spoken.plan is not None and not need & NEED_SETTINGS:
+                # The arguments of an EXECUTE are harmless: it is what it executes.
+                need |= spoken.plan.need
+                plan = spoken.plan
+                if self.healing == REFUSED_THERE:
+                    self._learn(plan)
+                    need &= ~(NEED_READ | NEED_NEUTRAL)
+            elif need & NEED_EXECUTE:
+                need |= NEED_SETTINGS
         if self.block is not None or (plan is not None and plan.control == CONTROL_BEGIN and self.backend is None):
             if self._is_busy():
                 return 0
@@ -272,6 +296,10 @@ cdef class Frontend(Identity):
             return 0
         if self.backend.skipping:
             return self._drop(size, total)
+        if need & NEED_NAMES and spoken is None and not self._turn_native(
+            plan is None or may_prepare(PyBytes_FromStringAndSize(data + 5, total - 6))
+        ):
+            return 0
         if self.block is not None:
             self._enter(
                 need, plan is not None and not need & NEED_MULTIPLE and self._stays_failed(plan),
@@ -284,12 +312,16 @@ cdef class Frontend(Identity):
         else:
             # Nobody has read it: it may be anything.
             self._note(need | NEED_SETTINGS | NEED_MULTIPLE, 0, PIN_ASKED, None)
-        if need & NEED_DEALLOCATE and self.prepared is not None:
+        if need & NEED_DEALLOCATE and self.prepared is not None and plan.intent.name is not None:
             name = plan.intent.name.encode("utf-8", "surrogateescape")
             if name in self.prepared.names:
-                self.prepared.prepare_deallocate(self.backend, name)
+                if not self.prepared.native:
+                    self.prepared.prepare_deallocate(self.backend, name)
                 effect = self.prepared.deallocated(name)
         self.creating = self.creating or plan is None or plan.creates or need & NEED_MULTIPLE
+        if spoken is not None:
+            sql = self.prepared.speak(self.backend, spoken, self.backend.status == b"E" or self.backend.doomed)
+            effect = self.prepared.effect_of(spoken)
         if whole and self._may_keep(need, total):
             self.backend.keep(data, total, None if self.prepared is None else self.prepared.unnamed)
         if self.prepared is not None:
@@ -302,6 +334,8 @@ cdef class Frontend(Identity):
         if need & NEED_DEALLOCATE_ALL and not need & NEED_COPY_IN:
             # What a backend has is known again when it has answered.
             self.state = STALLED
+        if spoken is not None:
+            return self._send_instead(sql, total)
         if plan is not None and plan.substitute is not None:
             return self._send_instead(plan.substitute, total)
         return self._forward(data, size, total)
@@ -388,15 +422,15 @@ cdef class Frontend(Identity):
     cdef size_t _extended(self, const char* data, size_t size) except? 0:
         """A batch of the extended protocol, or as much of it as there is."""
         cdef Scan scan
-        cdef Prepared prepared
+        cdef Named prepared
         cdef size_t total, end, take
         cdef int need
         cdef bint large_bind = False, preparing, flushed, lasting
-        if self.prepared is None:
-            self.prepared = Prepared(self.group.statements, self.relay.prepared_limit)
-        prepared = self.prepared
         if self.refusing:
             return self._skip_to_sync(data, size)
+        if self.prepared is None:
+            self._hear()
+        prepared = self.prepared
         prepared.parameters = self.parameters
         scan = prepared.scan(data, size)
         end = prepared.end
@@ -444,6 +478,8 @@ cdef class Frontend(Identity):
             return end
         if self.backend is None and self.failed:
             return self._batch_failed(data, end)
+        if prepared.hangs and self.backend is not None and not self.backend.batch_open and self._is_busy():
+            return 0
         if lasting and self.backend is None and scan == COMPLETE and (
             prepared.prepare_alone(data, end, self.group, self.parameters)
         ):
@@ -457,6 +493,8 @@ cdef class Frontend(Identity):
             or (prepared.synced and prepared.plain and self._alone(need))
         )
         if not self._attach(need, prepared.plan):
+            return 0
+        if need & NEED_NAMES and not self._turn_native(prepared.batch_may_prepare()):
             return 0
         if self.block is not None:
             self._enter(
@@ -638,6 +676,8 @@ cdef class Frontend(Identity):
         if self.unpins:
             self.pins &= ~self.unpins | PIN_SESSION_MODE
             self.unpins = 0
+        if self.pins & PIN_PREPARE:
+            self._end_native()
         if self.limited and backend.status == b"I":
             self.heard_at = now_s()
         return self._rested(backend)

@@ -11,12 +11,12 @@ from libc.stdint cimport uint8_t
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.clock cimport now_s
-from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_SEQUENCES, PIN_SESSION_MODE
+from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_MODE
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
 from pgamb.relay.router cimport Router
 from pgamb.relay.routes cimport LOST_THERE, REFUSED_THERE
-from pgamb.relay.session cimport ASKING, CANCELING, PREPARING, READY, RESTORING, SETTLING, STALLED
+from pgamb.relay.session cimport ASKING, CANCELING, PREPARING, READY, RESTORING, SETTLING, STALLED, TURNING
 from pgamb.relay.statement cimport Plan, Statement
 
 from pgamb.errors import (
@@ -157,6 +157,11 @@ cdef class Healer(Router):
             state == CANCELING
         ):
             self.state = READY
+        if state == TURNING:
+            self.state = READY
+            self.prepared.end_native()
+            self.pins &= ~PIN_PREPARE
+            unfinished = False
         self.asked_floor = 0
         if self.shapes:
             self._end_shapes(True)

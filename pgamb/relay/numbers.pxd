@@ -22,6 +22,7 @@ cdef enum:
     NEED_SET = 131072
     NEED_SHOW = 262144
     NEED_SEQUENCE = 524288
+    NEED_NAMES = 1048576
 
 cdef enum:
     PIN_TEMPORARY = 1

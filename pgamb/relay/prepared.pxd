@@ -14,7 +14,8 @@ cdef enum Scan:
 
 
 cdef class Prepared:
-    cdef readonly dict names        # bytes -> Statement
+    cdef readonly dict names        # bytes -> Statement, in the order in which they were prepared
+    cdef readonly bint native       # they are on the session's backend under these names, and nothing is renamed
     cdef dict undone                # names whose Parse failed while what follows it was under way -> Statement
     cdef Statement unnamed
     cdef Statements statements
@@ -32,6 +33,7 @@ cdef class Prepared:
     cdef bint closed                # its Sync or Flush is as short as it should be
     cdef int binds
     cdef int executes
+    cdef bint hangs                 # it hangs on what a name means when all before it has been answered
     cdef bint shows                 # there is a SHOW of pgamb's own parameters in it
     cdef bint processes             # there is something in it that speaks of process ids
     cdef bint creates               # something in it is CREATE TABLE AS, or SELECT INTO
@@ -45,6 +47,7 @@ cdef class Prepared:
     cdef size_t staged
     cdef bint quiet                 # nothing is under way before it that could fail
     cdef bint touched               # something is not sent as it is
+    cdef uint8_t flags              # of the replies to what is slipped in
     cdef set fresh                  # names prepared behind a DEALLOCATE ALL of the same batch; None without one
 
     cdef Scan scan(self, const char* data, size_t size) except *
@@ -72,6 +75,9 @@ cdef class Prepared:
     cdef int _put_string(self, bytes text) except -1
     cdef int _put_parse(self, bytes name, bytes sql, bytes types) except -1
     cdef int _put_close(self, bytes name) except -1
+    cdef int _put_prepare(self, Statement statement, Effect effect) except -1
+    cdef int _begin(self, Backend backend) except -1
+    cdef int _end(self, int flags) except -1
     cdef int _skip(self, const char* message, size_t total) except -1
     cdef int _parse(self, const char* message, size_t total, Statement statement) except -1
     cdef int _refuse_duplicate(self, const char* message, bytes name) except -1
@@ -82,5 +88,6 @@ cdef class Prepared:
     cdef int _bind(self, const char* message, size_t available, Statement statement) except -1
     cdef Effect _bound_deallocate(self, const char* message, Statement statement)
     cdef int _rename(self, const char* message, const char* old, const char* rest, bytes name) except -1
+    cdef Effect spoken_of(self, Statement statement, bytes name)
     cdef int _describe(self, const char* message, size_t total, Statement statement) except -1
     cdef int _close(self, const char* message, size_t total) except -1

@@ -30,6 +30,8 @@ cdef int DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
 # What is true of a batch only if it is true of all its statements.
 cdef int ALL_OF = int(Need.READ | Need.NEUTRAL | Need.EMPTY)
 # What is true only of a statement that is alone.
+# The name of what pgamb executes in the middle of a batch.
+cdef bytes SLIPPED = b"pgamb_slipped_in"
 cdef int ALONE = int(Need.BEGIN | Need.READ_ONLY | Need.END | Need.DEALLOCATE | Need.SHOW | Need.EXECUTE)
 
 
@@ -65,7 +67,7 @@ cdef class Prepared:
         self.bare = self.closed = False
         self.binds = self.executes = 0
         self.plan = None
-        self.shows = self.snapshots = self.creates = self.processes = False
+        self.shows = self.snapshots = self.creates = self.processes = self.hangs = False
         self.plain = True
         while size - position >= 5:
             kind = <uint8_t> data[position]
@@ -87,6 +89,7 @@ cdef class Prepared:
                     if pending is None:
                         pending = {}
                     pending[_text(body, end)] = statement
+                    self.hangs = self.hangs or _text(body, end) in self.names
                 elif statement is not None:
                     if pending is None:
                         pending = {}
@@ -145,6 +148,8 @@ cdef class Prepared:
         if need & READ:
             need |= NEUTRAL
         self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
+        if need & DEALLOCATE:
+            self.hangs = True
         self.shows = self.shows or statement.plan.shows
         self.snapshots = self.snapshots or statement.plan.snapshots
         self.creates = self.creates or statement.plan.creates
@@ -218,7 +223,7 @@ cdef class Prepared:
         cdef Statement statement
         cdef bytes name
         cdef dict fresh = {}
-        if not self.synced:
+        if not self.synced or self.native:
             return 0
         while position < size:
             message = data + position
@@ -374,6 +379,19 @@ cdef class Prepared:
             return 0
         effect = Effect()
         effect.statement = statement
+        if self.native and message[5]:
+            name = _text(message + 5, message + total)
+            if name in self.names:
+                # PostgreSQL refuses it.
+                self.backend.replies.push(PARSE, 0, None)
+                return 0
+            effect.name = name
+            self.names[name] = statement
+            if statement.replaced:
+                self._skip(message, total)
+                self._put_parse(name, statement.sql, statement.types)
+            self.backend.replies.push(PARSE, 0, effect)
+            return 0
         if message[5] == 0:
             effect.name = b""
             effect.previous = self.unnamed
@@ -436,7 +454,7 @@ cdef class Prepared:
         cdef Effect effect = Effect()
         effect.evicted = statement
         self._put_close(statement.name)
-        self.backend.replies.push(CLOSE, SWALLOW, effect)
+        self.backend.replies.push(CLOSE, SWALLOW | self.flags, effect)
         return 0
 
     cdef int _need_on_backend(self, const char* message, Statement statement) except -1:
@@ -450,8 +468,50 @@ cdef class Prepared:
         effect = Effect()
         effect.on_backend = statement
         self.backend.statements[statement] = None
+        if statement.head is not None:
+            return self._put_prepare(statement, effect)
         self._put_parse(statement.name, statement.sql, statement.types)
-        self.backend.replies.push(PARSE, SWALLOW, effect)
+        self.backend.replies.push(PARSE, SWALLOW | self.flags, effect)
+        return 0
+
+    cdef int _put_prepare(self, Statement statement, Effect effect) except -1:
+        """Execute a PREPARE, within whatever batch this is: a Query would end its transaction."""
+        # One that failed has left its own statement behind.
+        self._put_close(SLIPPED)
+        self.backend.replies.push(CLOSE, SWALLOW | self.flags, None)
+        self._put_parse(SLIPPED, statement.prepare_sql(), b"\0\0")
+        self.backend.replies.push(PARSE, SWALLOW | self.flags, None)
+        self._put_header(b"B", 4 + len(SLIPPED) + 1 + len(SLIPPED) + 1 + 6)
+        self._put_string(SLIPPED)
+        self._put_string(SLIPPED)
+        self._put(b"\0\0\0\0\0\0", 6)
+        self.backend.replies.push(BIND, SWALLOW | self.flags, None)
+        self._put_header(b"E", 4 + len(SLIPPED) + 1 + 4)
+        self._put_string(SLIPPED)
+        self._put(b"\0\0\0\0", 4)
+        self.backend.replies.push(EXECUTE, SWALLOW | self.flags, effect)
+        self._put_header(b"C", 4 + 1 + len(SLIPPED) + 1)
+        self._put(b"P", 1)
+        self._put_string(SLIPPED)
+        self.backend.replies.push(CLOSE, SWALLOW | self.flags, None)
+        self._put_close(SLIPPED)
+        self.backend.replies.push(CLOSE, SWALLOW | self.flags, None)
+        return 0
+
+    cdef int _begin(self, Backend backend) except -1:
+        """Put together what is pgamb's own."""
+        self.backend = backend
+        self.region = NULL
+        self.staged = 0
+        self.touched = True
+        return 0
+
+    cdef int _end(self, int flags) except -1:
+        """Send it, with a Sync."""
+        self._put_header(b"S", 4)
+        self.backend.replies.push(SYNC, SWALLOW | flags, None)
+        self.backend.write(self.backend.reactor.staging, self.staged)
+        self.backend = None
         return 0
 
     cdef int _need_unnamed(self, const char* message) except -1:
@@ -479,7 +539,7 @@ cdef class Prepared:
         if name == NULL or memchr(name, 0, end - name) == NULL:
             self.backend.replies.push(BIND, 0, None)
             return 0
-        if statement is not None and statement.plan.need & DEALLOCATE:
+        if statement is not None and statement.plan.need & DEALLOCATE and statement.plan.intent.name is not None:
             effect = self._bound_deallocate(message, statement)
         if self.fresh is not None and name[0] and _text(name, end) not in self.fresh:
             # If this is carried out at all, the DEALLOCATE ALL has been.
@@ -489,10 +549,12 @@ cdef class Prepared:
             self.fresh = set()
         if name[0] == 0:
             self._need_unnamed(message)
-        elif statement is not None:
+        elif statement is not None and not self.native:
             self._need_on_backend(message, statement)
             rest = _behind(name, end)
             self._rename(message, name, rest, statement.name)
+            if statement.head is not None:
+                effect = self.spoken_of(statement, _text(name, end))
         # Else there is no such statement, which PostgreSQL says best.
         self.backend.replies.push(BIND, 0, effect)
         return 0
@@ -501,6 +563,8 @@ cdef class Prepared:
         cdef bytes name = (<str> statement.plan.intent.name).encode("utf-8", "surrogateescape")
         if name not in self.names:
             return None
+        if self.native:
+            return self.deallocated(name)
         self._take(message)
         self._put_close(name)
         self.backend.replies.push(CLOSE, SWALLOW, None)
@@ -520,14 +584,17 @@ cdef class Prepared:
     cdef int _describe(self, const char* message, size_t total, Statement statement) except -1:
         cdef const char* end = message + total
         cdef const char* rest
+        cdef Effect effect = None
         if total > 6 and message[5] == b"S":
             rest = _behind(message + 6, end)
             if message[6] == 0:
                 self._need_unnamed(message)
-            elif statement is not None and rest != NULL:
+            elif statement is not None and rest != NULL and not self.native:
                 self._need_on_backend(message, statement)
                 self._rename(message, message + 6, rest, statement.name)
-        self.backend.replies.push(DESCRIBE, 0, None)
+                if statement.head is not None:
+                    effect = self.spoken_of(statement, _text(message + 6, end))
+        self.backend.replies.push(DESCRIBE, 0, effect)
         return 0
 
     cdef int _close(self, const char* message, size_t total) except -1:
@@ -535,6 +602,9 @@ cdef class Prepared:
         if total > 7 and message[5] == b"S" and message[6] != 0:
             name = _text(message + 6, message + total)
             if name is not None and _behind(message + 6, message + total) == message + total:
+                if self.native:
+                    self.backend.replies.push(CLOSE, 0, self.deallocated(name))
+                    return 0
                 # The backend keeps its statement: others may use it.
                 self._skip(message, total)
                 self.backend.replies.push(CLOSE, ANSWER, self.deallocated(name))
@@ -543,6 +613,10 @@ cdef class Prepared:
             self.unnamed = self.backend.unnamed = None
         self.backend.replies.push(CLOSE, 0, None)
         return 0
+
+    cdef Effect spoken_of(self, Statement statement, bytes name):
+        """Return what puts an error about a statement made by PREPARE into the application's words."""
+        raise NotImplementedError
 
     # What changes the names.
 
@@ -559,19 +633,12 @@ cdef class Prepared:
 
     cdef int prepare_deallocate(self, Backend backend, bytes name) except -1:
         """Give the backend a statement under the application's own name, for the DEALLOCATE that follows."""
-        self.backend = backend
-        self.region = NULL
-        self.staged = 0
-        self.touched = True
+        self._begin(backend)
         self._put_close(name)
         backend.replies.push(CLOSE, SWALLOW, None)
         self._put_parse(name, b"", b"\0\0")
         backend.replies.push(PARSE, SWALLOW, None)
-        self._put_header(b"S", 4)
-        backend.replies.push(SYNC, SWALLOW, None)
-        backend.write(backend.reactor.staging, self.staged)
-        self.backend = None
-        return 0
+        return self._end(0)
 
     cdef bytes with_own_names(self, bytes payload):
         """Put this session's names for the backends' into an ErrorResponse."""
@@ -584,7 +651,7 @@ cdef class Prepared:
 
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
         """PostgreSQL has skipped a Parse or a Close, or refused it (`failed`)."""
-        if failed and effect.statement is None:
+        if failed and effect.statement is None and not self.native:
             # A DEALLOCATE: the backend still has the statement that it was given under the application's name.
             backend.tainted = True
         if effect.name == b"":

@@ -19,6 +19,7 @@ cdef enum Flags:
     CAPTURE = 4     # with SWALLOW: the rows are for the control plane
     SETTLE = 8      # with SWALLOW: the end of what prepares a backend for its next use
     FORGIVE = 32    # with SWALLOW: it may fail, the backend is as good as before
+    STAND_IN = 64   # with SWALLOW: in a batch ahead of a Query; if it fails, that is why that Query does
 
 
 cdef struct Reply:
@@ -35,6 +36,7 @@ cdef class Effect:
     cdef bytes name                 # the session's name; None when only a backend is concerned
     cdef object on_backend          # Statement added to the backend (parsed) or None
     cdef object evicted             # Statement removed from the backend, or None
+    cdef object phrase              # relay.named.Spoken: what the Query said under another name, None most often
 
 
 cdef class Replies:

@@ -20,6 +20,7 @@ cdef enum State:
     RESTORING       # ... and given back what a RESET returns to
     PREPARING       # statements are being prepared, and a Sync of ours ends that
     NAMING          # the sessions that the next statement names are being given backends
+    TURNING         # the session's statements are being prepared under its own names
     STALLED         # the next statement needs another backend than the one still at work
     CANCELING       # until a cancel request for its backend has been dealt with
     CLOSED
@@ -139,5 +140,8 @@ cdef class Session(Speaker):
     cdef int _adopt_parameters(self) except -1
     cdef int _heed(self, str floor) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
+    cdef int _hear(self) except -1
+    cdef bint _turn_native(self, bint hides) except -1
+    cdef int _end_native(self) except -1
     cdef int _release(self) except -1
     cdef int _die(self, object error) except -1

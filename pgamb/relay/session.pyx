@@ -18,6 +18,7 @@ from pgamb.relay.numbers cimport (
     PIN_BACKEND_PID, PIN_PARAMETER, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_AUTHORIZATION, PIN_SESSION_MODE,
     PIN_TEMPORARY, PIN_UNCLEAN,
 )
+from pgamb.relay.named cimport Named
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport CAPTURE, SETTLE, Effect
 from pgamb.relay.routes cimport REASONS
@@ -139,7 +140,8 @@ cdef class Session(Speaker):
             return "idle" if self.block is None else "virtual"
         return {
             WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
-            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", NAMING: "stalled", CLOSED: "closed",
+            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", TURNING: "active", NAMING: "stalled",
+            CLOSED: "closed",
         }[self.state]
 
     @property
@@ -190,7 +192,6 @@ cdef class Session(Speaker):
             # What may have come or gone, PostgreSQL is asked for when all of it is over.
             self.unsure = self.unsure or pins & ~self.pins or unpins & self.pins
             self.pins |= pins
-            self.unpins |= unpins & PIN_PREPARE
         if not need & NEED_READ:
             self.unsure = self.unsure or self.watchful
             if need & NEED_SEQUENCE:
@@ -249,7 +250,7 @@ cdef class Session(Speaker):
     cdef int _forget_visit(self) except -1:
         """Nothing that was sent can have had an effect."""
         self.visiting = self.granted = self.opened = False
-        self.pins &= PIN_SESSION_MODE
+        self.pins &= PIN_SESSION_MODE | PIN_PREPARE
         self.unpins = 0
         self.unsettled = self.dirty = self.unsure = self.opaque = self.committing = self.multiple = False
         self.pure = True
@@ -268,7 +269,7 @@ cdef class Session(Speaker):
             if backend.replies.owed() == 1:
                 # Nothing that was sent behind it has brought anything back.
                 backend.tainted = backend.tainted or self.pins & PIN_UNCLEAN
-                self.pins &= PIN_SESSION_MODE
+                self.pins &= PIN_SESSION_MODE | PIN_PREPARE
             self.pins &= ~PIN_BACKEND_PID
             backend.forget_statements()
             backend.unnamed = None
@@ -513,6 +514,9 @@ cdef class Session(Speaker):
             if not self.pins:
                 self._release()
             return self._resume()
+        if self.state == TURNING:
+            self.state = READY
+            return self._resume()
         self.state = READY
         if error is not None:
             self._unsettled(backend, error)
@@ -545,6 +549,43 @@ cdef class Session(Speaker):
         if self.pins & ~PIN_SESSION_MODE == 0:
             self._release()
         return self._refuse(failure)
+
+    # Prepared statements.
+
+    cdef int _hear(self) except -1:
+        """Be ready to know of prepared statements."""
+        if self.prepared is None:
+            self.prepared = Named(self.group.statements, self.relay.prepared_limit)
+        self.prepared.parameters = self.parameters
+        return 0
+
+    cdef bint _turn_native(self, bint hides) except -1:
+        """See to it that the backend has the session's statements under its own names; if not yet, return 0.
+
+        `hides`: the unit at hand may prepare something, and is not looked into.
+        """
+        cdef Backend backend = self.backend
+        if backend.skipping or backend.batch_open or backend.status == b"E" or (self.opening and self.block.failed):
+            # There is no way to, or no need: PostgreSQL looks at no name in a failed transaction.
+            return 1
+        if self.prepared.native:
+            if hides:
+                self.prepared.hide()
+            return 1
+        if backend.replies.count:
+            self.state = STALLED
+            return 0
+        self.state = TURNING
+        self.pins |= PIN_PREPARE
+        self.prepared.turn_native(backend)
+        return 0
+
+    cdef int _end_native(self) except -1:
+        """Everything has been answered: let go of the backend if it has no statement of the session's."""
+        if self.prepared.is_settled():
+            self.prepared.end_native()
+            self.pins &= ~PIN_PREPARE
+        return 0
 
     cdef int _release(self) except -1:
         cdef Backend backend = self.backend

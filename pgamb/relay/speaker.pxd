@@ -4,7 +4,7 @@ from pgamb.relay.backend cimport Backend, Owner
 from pgamb.relay.block cimport Block, Step
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.pool cimport Group
-from pgamb.relay.prepared cimport Prepared
+from pgamb.relay.named cimport Named
 from pgamb.relay.statement cimport Plan, Statement
 
 
@@ -12,7 +12,7 @@ cdef class Speaker(Owner):
     cdef readonly Group group
     cdef readonly object parameters         # ParameterSet that the session has
     cdef Buffer pending                     # received and not dealt with; None while there is nothing
-    cdef Prepared prepared                  # None until the extended protocol is used
+    cdef readonly Named prepared            # None until a statement is prepared
     cdef size_t pass_left                   # what is still to come of a message that is passed on in pieces
     cdef bint pass_drop                     # ... or dropped
     cdef readonly double heard_at           # monotonic: when it was busy last; kept only if its time is limited

@@ -40,6 +40,8 @@ cdef class Plans:
 cdef class Statement:
     cdef readonly bytes sql
     cdef readonly bytes types       # the tail of a Parse message: the number of parameter types, and the types
+    cdef readonly bytes head        # made by PREPARE: what stands before its name; None if it was made by Parse
+    cdef readonly bytes tail        # ... and behind it
     cdef readonly bytes name        # its name on every backend
     cdef readonly Plan plan
     cdef unsigned int generation    # of the plan
@@ -47,6 +49,7 @@ cdef class Statement:
     cdef set accepted               # (group, parameters) under which PostgreSQL has accepted it
     cdef object __weakref__
 
+    cdef bytes prepare_sql(self)
     cdef bint is_accepted(self, object group, object parameters)
     cdef int accept(self, object group, object parameters) except -1
 
@@ -54,12 +57,14 @@ cdef class Statement:
 cdef class Statements:
     cdef readonly Plans plans
     cdef public frozenset customs   # custom parameters that the database's functions may set; None, most often
-    cdef object canonical           # WeakValueDictionary: (sql, types, naming) -> Statement
+    cdef object canonical           # WeakValueDictionary: (sql, types, naming) or (tail, None, naming) -> Statement
     cdef bytes prefix               # of every name
     cdef unsigned long long issued
     cdef public bint asks_sequences     # sessions of the database use currval() or lastval()
 
     cdef Statement of(self, bytes sql, bytes types, object naming)
+    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming)
     cdef Statement unnamed(self, bytes sql, bytes types)
+    cdef Statement _issue(self, bytes sql)
     cdef int renew(self) except -1
     cdef int replan(self, Statement statement) except -1

@@ -139,6 +139,10 @@ cdef class Statement:
     is for every statement that was prepared before the change.
     """
 
+    cdef bytes prepare_sql(self):
+        """Return the SQL that makes it, if it was made by PREPARE."""
+        return self.head + self.name + self.tail
+
     cdef bint is_accepted(self, object group, object parameters):
         return self.accepted is not None and (group, parameters) in self.accepted
 
@@ -165,13 +169,30 @@ cdef class Statements:
         """Return the statement of all sessions that prepare this under the same `ParameterSet.naming`."""
         cdef Statement statement = self.canonical.get((sql, types, naming))
         if statement is None:
-            statement = Statement()
-            statement.sql = sql
+            statement = self._issue(sql)
             statement.types = types
-            self.issued += 1
-            statement.name = b"%s_%d" % (self.prefix, self.issued)
-            self.replan(statement)
             self.canonical[(sql, types, naming)] = statement
+        return statement
+
+    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming):
+        """Return the statement of all sessions whose PREPARE has this behind its name; `sql` is what it prepares.
+
+        What stands before the name is that of the first of them.
+        """
+        cdef Statement statement = self.canonical.get((tail, None, naming))
+        if statement is None:
+            statement = self._issue(sql)
+            statement.head = head
+            statement.tail = tail
+            self.canonical[(tail, None, naming)] = statement
+        return statement
+
+    cdef Statement _issue(self, bytes sql):
+        cdef Statement statement = Statement()
+        statement.sql = sql
+        self.issued += 1
+        statement.name = b"%s_%d" % (self.prefix, self.issued)
+        self.replan(statement)
         return statement
 
     cdef int renew(self) except -1:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pgamb.routing.catalog import BUILT_IN, Catalog
 from pgamb.routing.commands import intent_of
 from pgamb.routing.intent import NO_PIN, Intent, Need
-from pgamb.routing.lexer import scan
+from pgamb.routing.lexer import is_literal, scan
 from pgamb.routing.statement import Statement
 
 _EMPTY = Intent(Need.NEUTRAL | Need.EMPTY, NO_PIN, NO_PIN, "no statement")
@@ -25,7 +25,9 @@ _OF_ANY = (
     | Need.CONTROL
     | Need.TRANSACTION_TIME
     | Need.SEQUENCE
+    | Need.NAMES
 )
+_STATEMENTS = b"pg_prepared_statement"
 
 
 # Lexing takes about 10 microseconds per 100 bytes, and nobody else is served meanwhile: the long statements that
@@ -71,11 +73,18 @@ def classify(
             intent_of(Statement(tokens[start:end], words[start:end], notes, catalog)) for start, end in _split(words)
         ]
         intent = _EMPTY if not intents else intents[0] if len(intents) == 1 else _combined(intents)
+    if _looks_at_statements(sql, words):
+        intent = Intent(intent.need | Need.NAMES, intent.pins, intent.unpins, intent.reason, intent.name)
     if junk:
         return _unprovable(intent, "cannot be read: something in it is not SQL")
     if not standard_conforming_strings and any(_has_backslash(token) for token in tokens):
         return _unprovable(intent, "cannot be read for sure: a backslash in an ordinary literal")
     return intent
+
+
+def _looks_at_statements(sql: bytes, words: Sequence[bytes]) -> bool:
+    """Tell whether a text asks which statements the session has prepared; not whether a literal says so."""
+    return _STATEMENTS in sql.lower() and any(_STATEMENTS in word and not is_literal(word) for word in words)
 
 
 def _split(words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
@@ -112,6 +121,8 @@ def _combined(intents: Sequence[Intent]) -> Intent:
     pins = unpins = NO_PIN
     for intent in intents:
         need |= intent.need & _OF_ANY
+        if intent.need & Need.DEALLOCATE:
+            need |= Need.NAMES
         pins |= intent.pins
         unpins |= intent.unpins
     decisive = next((each for each in intents if each.writes), None)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pgamb.routing.definitions import intent_of_alter, intent_of_drop, need_of_definition, pins_of_definition
 from pgamb.routing.intent import EVERY_PIN, NO_NEED, NO_PIN, Intent, Need, Pin
 from pgamb.routing.lexer import is_literal
+from pgamb.routing.prepare import intent_of_deallocate, intent_of_execute, intent_of_prepare
 from pgamb.routing.query import SERVER_PARAMETERS, Finding, Level, examine, examine_calls
 from pgamb.routing.scanner import NOTE_NAME
 from pgamb.routing.statement import Statement
@@ -77,12 +78,15 @@ def _explain(statement: Statement) -> Intent:
             start += 1
     explained = statement.part(start)
     first = next((word for word in explained.words if word != b"("), b"")
+    names = Need.NAMES if b"execute" in explained.words else NO_NEED
     if analyze:
-        return intent_of(explained) if first in _QUERIES | _CHANGES else _unknown("EXPLAIN ANALYZE runs its statement")
+        if first in _QUERIES | _CHANGES:
+            return intent_of(explained)
+        return _plain(Need.SETTINGS | names, "EXPLAIN ANALYZE runs its statement")
     if first == b"execute":
-        return _plain(Need.NEUTRAL, "EXPLAIN of a statement that the session has prepared")
+        return _plain(Need.NEUTRAL | Need.NAMES, "EXPLAIN of a statement that the session has prepared")
     if first not in _QUERIES | _CHANGES:
-        return _plain(NO_NEED, f"EXPLAIN {first.decode(errors='replace').upper()} is not known to be a read")
+        return _plain(names, f"EXPLAIN {first.decode(errors='replace').upper()} is not known to be a read")
     finding = examine(explained.tokens, explained.words, explained.notes, explained.catalog)
     if finding.level is Level.UNKNOWN:
         # The planner runs functions that are declared stable, whatever they do.
@@ -220,25 +224,6 @@ def _savepoint(statement: Statement) -> Intent:
     return _plain(Need.NEUTRAL | Need.CONTROL, word, name=statement.name(index))
 
 
-def _prepare(statement: Statement) -> Intent:
-    if statement.word(1) == b"transaction" and is_literal(statement.word(2)):
-        return _plain(Need.CONTROL | Need.COMMITS, "PREPARE TRANSACTION writes")
-    reason = "PREPARE makes a statement that only this session knows"
-    return _plain(Need.NEUTRAL, reason, pins=Pin.PREPARE, name=statement.name(1))
-
-
-def _execute(statement: Statement) -> Intent:
-    reason = "EXECUTE of a statement that is not looked into"
-    return _plain(Need.EXECUTE | Need.SETTINGS, reason, name=statement.name(1))
-
-
-def _deallocate(statement: Statement) -> Intent:
-    index = 2 if statement.word(1) == b"prepare" and len(statement.words) > 2 else 1
-    if statement.word(index) == b"all":
-        return _plain(Need.NEUTRAL | Need.DEALLOCATE_ALL, "DEALLOCATE ALL", unpins=Pin.PREPARE)
-    return _plain(Need.NEUTRAL | Need.DEALLOCATE, "DEALLOCATE", name=statement.name(index))
-
-
 def _discard(statement: Statement) -> Intent:
     match statement.word(1):
         case b"all":
@@ -323,7 +308,7 @@ def _create(statement: Statement) -> Intent:
         query = statement.part(words.index(b"as") + 1)
         examine_calls(query.tokens, query.words, query.catalog, finding)
         if query.word(0) == b"execute":
-            finding.need |= Need.SETTINGS
+            finding.need |= Need.SETTINGS | Need.NAMES
     pins = finding.pins | pins_of_definition(words)
     if _is_temporary(statement) and not _has(words, (b"on", b"commit", b"drop")):
         pins |= Pin.TEMPORARY
@@ -372,19 +357,19 @@ _RULES: dict[bytes, Callable[[Statement], Intent]] = {
     b"commit": _commit,
     b"copy": _copy,
     b"create": _create,
-    b"deallocate": _deallocate,
+    b"deallocate": intent_of_deallocate,
     b"declare": _declare,
     b"discard": _discard,
     b"do": _runs_code,
     b"drop": intent_of_drop,
     b"end": _commit,
-    b"execute": _execute,
+    b"execute": intent_of_execute,
     b"explain": _explain,
     b"fetch": _cursor,
     b"listen": _listen,
     b"load": _load,
     b"move": _cursor,
-    b"prepare": _prepare,
+    b"prepare": intent_of_prepare,
     b"release": _savepoint,
     b"reset": _reset,
     b"rollback": _rollback,

@@ -47,13 +47,15 @@ class Need(enum.IntFlag):
     TRANSACTION_TIME = 32768
     """Looks at the start time of its transaction: `now()`, CURRENT_DATE, `'today'`."""
     EXECUTE = 65536
-    """A single EXECUTE of the prepared statement `Intent.name`."""
+    """A single EXECUTE of the prepared statement `Intent.name`; without SETTINGS, its arguments are proven reads."""
     SET = 131072
     """A single SET or RESET of the parameter `Intent.name` for the session (RESET ALL: the name is `all`)."""
     SHOW = 262144
     """A single SHOW of the parameter `Intent.name`."""
     SEQUENCE = 524288
     """Asks what this session has got from a sequence: `currval()`, `lastval()`."""
+    NAMES = 1048576
+    """Speaks of prepared statements by name (PREPARE, EXECUTE, several DEALLOCATE), or asks which there are."""
 
 
 class Pin(enum.IntFlag):
@@ -67,7 +69,7 @@ class Pin(enum.IntFlag):
     HOLD_CURSOR = 8
     """A cursor WITH HOLD, which outlives its transaction."""
     PREPARE = 16
-    """A statement prepared by SQL, which the proxy cannot see into."""
+    """Prepared statements have to be there under the application's own names. No statement's text says so by itself."""
     LOAD = 32
     """A shared library loaded into one backend."""
     SESSION_AUTHORIZATION = 64
