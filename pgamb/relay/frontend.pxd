@@ -26,6 +26,7 @@ cdef class Frontend(Identity):
     cdef int _lend(self) except -1
     cdef bint may_begin(self) noexcept
     cdef bint _is_busy(self) except -1
+    cdef bint _is_unsure_of_names(self) except -1
     cdef bint _alone(self, int need) noexcept
     cdef int _enter(self, int need, bint single, bint snapshot) except -1
     cdef bint _stays_failed(self, Plan plan) noexcept

@@ -264,8 +264,7 @@ cdef class Frontend(Identity):
             need = NEED_NAMES
         if self.failed and self.backend is None:
             return self._query_failed(need, size, total)
-        if need & (NEED_NAMES | NEED_DEALLOCATE) and self._is_busy():
-            # What a name means is known when everything before has been answered.
+        if need & (NEED_NAMES | NEED_DEALLOCATE) and self._is_unsure_of_names():
             return 0
         if need & NEED_NAMES:
             self._hear()
@@ -478,7 +477,7 @@ cdef class Frontend(Identity):
             return end
         if self.backend is None and self.failed:
             return self._batch_failed(data, end)
-        if prepared.hangs and self.backend is not None and not self.backend.batch_open and self._is_busy():
+        if prepared.hangs and self._is_unsure_of_names():
             return 0
         if lasting and self.backend is None and scan == COMPLETE and (
             prepared.prepare_alone(data, end, self.group, self.parameters)
@@ -599,6 +598,16 @@ cdef class Frontend(Identity):
             self.state = STALLED
             return 1
         return 0
+
+    cdef bint _is_unsure_of_names(self) except -1:
+        """Tell whether what names of statements mean is not known before more has been answered; that is waited for.
+
+        In the middle of a batch it cannot be: PostgreSQL may say nothing before its Sync.
+        """
+        cdef Backend backend = self.backend
+        if backend is None or backend.batch_open or backend.skipping or not backend.replies.will_end():
+            return 0
+        return self._is_busy()
 
     cdef bint _alone(self, int need) noexcept:
         """Tell whether a read can run by itself, while the transaction that it is in stays virtual."""

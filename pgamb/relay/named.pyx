@@ -138,7 +138,7 @@ cdef class Named(Prepared):
             elif prepares:
                 self._make_room()
             else:
-                self.flags = STAND_IN
+                self.flags = 0 if self.amid else STAND_IN
                 self._need_on_backend(NULL, statement)
                 self.flags = 0
             if self.staged:

@@ -47,6 +47,7 @@ cdef class Prepared:
     cdef size_t staged
     cdef bint quiet                 # nothing is under way before it that could fail
     cdef bint touched               # something is not sent as it is
+    cdef bint amid                  # what is put together stands in the middle of a batch of the application's
     cdef uint8_t flags              # of the replies to what is slipped in
     cdef set fresh                  # names prepared behind a DEALLOCATE ALL of the same batch; None without one
 

@@ -504,12 +504,14 @@ cdef class Prepared:
         self.region = NULL
         self.staged = 0
         self.touched = True
+        self.amid = backend.batch_open or not backend.replies.will_end()
         return 0
 
     cdef int _end(self, int flags) except -1:
-        """Send it, with a Sync."""
-        self._put_header(b"S", 4)
-        self.backend.replies.push(SYNC, SWALLOW | flags, None)
+        """Send it, with a Sync; without, if it is in the middle of a batch of the application's."""
+        if not self.amid:
+            self._put_header(b"S", 4)
+            self.backend.replies.push(SYNC, SWALLOW | flags, None)
         self.backend.write(self.backend.reactor.staging, self.staged)
         self.backend = None
         return 0
@@ -663,6 +665,9 @@ cdef class Prepared:
         if effect.statement is not None:
             # What was sent behind it speaks of it all the same, and will be told that there is none.
             self.undone[effect.name] = effect.statement
+        if effect.statement is None and effect.name in self.names:
+            # What was prepared behind a DEALLOCATE that never happened.
+            return 0
         if effect.previous is not None:
             self.names[effect.name] = effect.previous
         elif self.names.get(effect.name) is effect.statement:

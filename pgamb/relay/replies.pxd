@@ -54,6 +54,7 @@ cdef class Replies:
     cdef int drop_syncs_before_copy_end(self) except -1
     cdef int copy_completed(self) except -1
     cdef bint copy_ended(self) noexcept
+    cdef bint will_end(self) noexcept
     cdef list effects_left(self)
 
     cdef inline Reply* at(self, uint32_t index) noexcept:

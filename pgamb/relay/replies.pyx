@@ -104,6 +104,21 @@ cdef class Replies:
         """Tell whether a CopyDone or CopyFail has been sent and not been answered yet."""
         return self._copy_end() < self.count
 
+    cdef bint will_end(self) noexcept:
+        """Tell whether all of it will be answered without another word of the application's.
+
+        Behind messages of the extended protocol a Query is no end: if one of them fails, it is skipped like all else.
+        """
+        cdef uint32_t i
+        cdef uint8_t kind
+        for i in range(self.count, 0, -1):
+            kind = self.at(i - 1).kind
+            if kind == SYNC:
+                break
+            if kind != QUERY:
+                return False
+        return True
+
     cdef list effects_left(self):
         """Return the effects that PostgreSQL has not confirmed yet, oldest first."""
         cdef uint32_t i

@@ -134,6 +134,20 @@ BATCHES: dict[str, tuple[Exchange, ...]] = {
             close_statement("s") + P(f"SELECT {turn + 1}", "s") + B(statement="s") + X() + close_statement("s") + S,
         )
     ),
+    "a query behind a batch without its Sync": (
+        *(
+            R("SELECT 1") + Q("DEALLOCATE nothing"),
+            R("SELECT 1") + Q("PREPARE q AS SELECT 2"),
+            R("SELECT 1") + Q("EXECUTE q"),
+        ),
+        *(P("SELECT 3", "s") + S, R("SELECT 1") + Q("EXECUTE s"), R("SELECT 1") + Q("DEALLOCATE s"), Q("EXECUTE s")),
+        *(R("SELECT 1/0") + Q("EXECUTE q") + S, R("SELECT 1/0") + Q("DEALLOCATE q") + S, Q("EXECUTE q"), LOOK),
+    ),
+    "a name again behind what has failed": (
+        P("SELECT nothing", "n") + B(statement="n") + X() + Q("SELECT 1") + P("", "n") + describe_statement("n") + S,
+        P("SELECT nothing", "n") + X() + Q("DEALLOCATE n") + Q("EXECUTE n") + LOOK + S,
+        P("", "n") + describe_statement("n") + S,
+    ),
     "two of one name in a packet": (
         *(P("SELECT nothing", "s") + S + P("SELECT 2", "s") + S, B(statement="s") + X() + S),
         *(P("SELECT nothing", "t") + P("SELECT 2", "t") + S + P("SELECT 3", "t") + S, B(statement="t") + X() + S),
