@@ -565,7 +565,9 @@ cdef class Session(Speaker):
         `hides`: the unit at hand may prepare something, and is not looked into.
         """
         cdef Backend backend = self.backend
-        if backend.skipping or backend.batch_open or not backend.replies.will_end() or backend.status == b"E" or (self.opening and self.block.failed):
+        if backend.skipping or backend.batch_open or not backend.replies.will_end() or backend.status == b"E" or (
+            self.opening and self.block.failed
+        ):
             # There is no way to, or no need: PostgreSQL looks at no name in a failed transaction.
             return 1
         if self.prepared.native:
