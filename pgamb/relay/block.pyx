@@ -11,21 +11,13 @@ Invariant: telling PostgreSQL `texts` gives a transaction that nothing tells fro
 it began. So whatever `take` does not understand whole, it leaves to PostgreSQL (OPEN).
 """
 
+from pgamb.relay.numbers cimport (
+    CONTROL_BEGIN, CONTROL_COMMIT, CONTROL_COMMIT_CHAIN, CONTROL_PREPARE_TRANSACTION, CONTROL_RELEASE, CONTROL_ROLLBACK,
+    CONTROL_ROLLBACK_CHAIN, CONTROL_ROLLBACK_TO, CONTROL_SAVEPOINT, CONTROL_SET_TRANSACTION, ISOLATION_DEFAULT,
+)
 from pgamb.relay.statement cimport Plan
 
-from pgamb.routing.control import Control, Isolation
 
-cdef int BEGIN = int(Control.BEGIN)
-cdef int COMMIT = int(Control.COMMIT)
-cdef int COMMIT_CHAIN = int(Control.COMMIT_CHAIN)
-cdef int ROLLBACK = int(Control.ROLLBACK)
-cdef int ROLLBACK_CHAIN = int(Control.ROLLBACK_CHAIN)
-cdef int SAVEPOINT = int(Control.SAVEPOINT)
-cdef int RELEASE = int(Control.RELEASE)
-cdef int ROLLBACK_TO = int(Control.ROLLBACK_TO)
-cdef int SET_TRANSACTION = int(Control.SET_TRANSACTION)
-cdef int PREPARE_TRANSACTION = int(Control.PREPARE_TRANSACTION)
-cdef int DEFAULT = int(Isolation.DEFAULT)
 # More than this is not kept: PostgreSQL keeps it better.
 cdef enum:
     MODES = 16
@@ -46,7 +38,7 @@ cdef class Block:
         self._modes(plan.command)
 
     def _modes(self, command):
-        if command.isolation != DEFAULT:
+        if command.isolation != ISOLATION_DEFAULT:
             self.isolation = int(command.isolation)
         if command.read_only is not None:
             self.read_only = int(command.read_only)
@@ -55,20 +47,22 @@ cdef class Block:
         """Do what a statement of transaction control says, if that can be done here."""
         cdef int control = plan.control
         cdef Py_ssize_t index
-        if control == COMMIT or control == ROLLBACK or (control == PREPARE_TRANSACTION and self.failed):
-            self.tag = b"COMMIT" if control == COMMIT and not self.failed else b"ROLLBACK"
+        if control == CONTROL_COMMIT or control == CONTROL_ROLLBACK or (
+            control == CONTROL_PREPARE_TRANSACTION and self.failed
+        ):
+            self.tag = b"COMMIT" if control == CONTROL_COMMIT and not self.failed else b"ROLLBACK"
             return ENDED
         if len(self.modes) > MODES or len(self.savepoints) > SAVEPOINTS:
             return OPEN
-        if control == COMMIT_CHAIN or control == ROLLBACK_CHAIN:
-            self.tag = b"COMMIT" if control == COMMIT_CHAIN and not self.failed else b"ROLLBACK"
+        if control == CONTROL_COMMIT_CHAIN or control == CONTROL_ROLLBACK_CHAIN:
+            self.tag = b"COMMIT" if control == CONTROL_COMMIT_CHAIN and not self.failed else b"ROLLBACK"
             self.savepoints.clear()
             self.failed = self.has_read = False
             # A transaction that a chain began is not quite like one with a BEGIN: its modes outlast its failure.
             if not self.modes or self.modes[len(self.modes) - 1] is not CHAIN:
                 self.modes.append(CHAIN)
             return DONE
-        if control == ROLLBACK_TO:
+        if control == CONTROL_ROLLBACK_TO:
             index = self._find(plan.command.savepoint)
             if index < 0:
                 return OPEN
@@ -78,25 +72,25 @@ cdef class Block:
             return DONE
         if self.failed:
             return OPEN
-        if control == SAVEPOINT:
+        if control == CONTROL_SAVEPOINT:
             self.savepoints.append((plan.command.savepoint, sql))
             self.tag = b"SAVEPOINT"
             return DONE
-        if control == RELEASE:
+        if control == CONTROL_RELEASE:
             index = self._find(plan.command.savepoint)
             if index < 0:
                 return OPEN
             del self.savepoints[index:]
             self.tag = b"RELEASE"
             return DONE
-        if control == BEGIN and plan.command.plain:
+        if control == CONTROL_BEGIN and plan.command.plain:
             self.tag = b"START TRANSACTION" if plan.command.start else b"BEGIN"
             return WARNED
-        if (control == SET_TRANSACTION or control == BEGIN) and not self.has_read and not self.savepoints:
+        if (control == CONTROL_SET_TRANSACTION or control == CONTROL_BEGIN) and not (self.has_read or self.savepoints):
             # A second BEGIN sets what it says, for all its warning.
             self.modes.append(sql)
             self._modes(plan.command)
-            if control == SET_TRANSACTION:
+            if control == CONTROL_SET_TRANSACTION:
                 self.tag = b"SET"
                 return DONE
             self.tag = b"START TRANSACTION" if plan.command.start else b"BEGIN"

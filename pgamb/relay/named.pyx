@@ -10,19 +10,21 @@ under its own names, and everything is sent as it is. It stays so while it has s
 """
 
 from pgamb.relay.backend cimport Backend
+from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, NEED_SEQUENCE, NEED_SETTINGS, NEED_TRANSACTION_TIME
 from pgamb.relay.prepared cimport Prepared
 from pgamb.relay.replies cimport CLOSE, FORGIVE, PARSE, QUERY, SETTLE, STAND_IN, SWALLOW, SYNC, Effect
 from pgamb.relay.statement cimport Statement
 
-from pgamb.routing.intent import Need
 from pgamb.routing.prepare import Phrase, Verb, may_prepare, phrase_of
 
-# What the prepared statement may need for its EXECUTE to be judged by it.
-cdef int JUDGED = int(Need.READ | Need.NEUTRAL | Need.SETTINGS | Need.TRANSACTION_TIME | Need.SEQUENCE)
 cdef object PREPARE = Verb.PREPARE
 cdef object EXECUTE = Verb.EXECUTE
 # PostgreSQL's answers when what had to be prepared ahead could not be.
 cdef tuple MISSING = (b"C26000", b"C25P02")
+
+cdef enum:
+    # What the prepared statement may need for its EXECUTE to be judged by it.
+    JUDGED = NEED_READ | NEED_NEUTRAL | NEED_SETTINGS | NEED_TRANSACTION_TIME | NEED_SEQUENCE
 
 
 cdef class Spoken:

@@ -16,23 +16,23 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from pgamb.relay.framing cimport read_u32, write_u32
+from pgamb.relay.numbers cimport (
+    NEED_BEGIN, NEED_DEALLOCATE, NEED_DEALLOCATE_ALL, NEED_EMPTY, NEED_END, NEED_EXECUTE, NEED_NEUTRAL, NEED_READ,
+    NEED_READ_ONLY, NEED_SHOW,
+)
 from pgamb.relay.reactor cimport STAGING_BYTES
 from pgamb.relay.replies cimport ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, PARSE, SWALLOW, SYNC
 
-from pgamb.routing.intent import Need
 from pgamb.session.custom import bound_names
 
-cdef int READ = int(Need.READ)
-cdef int NEUTRAL = int(Need.NEUTRAL)
-cdef int END = int(Need.END)
-cdef int DEALLOCATE = int(Need.DEALLOCATE)
-cdef int DEALLOCATE_ALL = int(Need.DEALLOCATE_ALL)
-# What is true of a batch only if it is true of all its statements.
-cdef int ALL_OF = int(Need.READ | Need.NEUTRAL | Need.EMPTY)
-# What is true only of a statement that is alone.
 # The name of what pgamb executes in the middle of a batch.
 cdef bytes SLIPPED = b"pgamb_slipped_in"
-cdef int ALONE = int(Need.BEGIN | Need.READ_ONLY | Need.END | Need.DEALLOCATE | Need.SHOW | Need.EXECUTE)
+
+cdef enum:
+    # What is true of a batch only if it is true of all its statements.
+    ALL_OF = NEED_READ | NEED_NEUTRAL | NEED_EMPTY
+    # What is true only of a statement that is alone.
+    ALONE = NEED_BEGIN | NEED_READ_ONLY | NEED_END | NEED_DEALLOCATE | NEED_SHOW | NEED_EXECUTE
 
 
 cdef class Prepared:
@@ -145,10 +145,10 @@ cdef class Prepared:
         if statement.generation != self.statements.plans.generation:
             self.statements.replan(statement)
         cdef int need = statement.plan.need
-        if need & READ:
-            need |= NEUTRAL
+        if need & NEED_READ:
+            need |= NEED_NEUTRAL
         self.need = (self.need & need & ALL_OF) | ((self.need | need) & ~ALL_OF)
-        if need & DEALLOCATE:
+        if need & NEED_DEALLOCATE:
             self.hangs = True
         self.shows = self.shows or statement.plan.shows
         self.snapshots = self.snapshots or statement.plan.snapshots
@@ -418,7 +418,7 @@ cdef class Prepared:
             self.backend.statements[statement] = None
             self.backend.tainted = True
         elif statement in self.backend.statements:
-            if (self.quiet and self.backend.status != b"E") or statement.plan.need & END:
+            if (self.quiet and self.backend.status != b"E") or statement.plan.need & NEED_END:
                 self.backend.replies.push(PARSE, ANSWER, effect)
                 return 0
             # What may be prepared in a failed transaction (ROLLBACK TO, nothing at all) PostgreSQL tells best.
@@ -541,12 +541,12 @@ cdef class Prepared:
         if name == NULL or memchr(name, 0, end - name) == NULL:
             self.backend.replies.push(BIND, 0, None)
             return 0
-        if statement is not None and statement.plan.need & DEALLOCATE and statement.plan.intent.name is not None:
+        if statement is not None and statement.plan.need & NEED_DEALLOCATE and statement.plan.intent.name is not None:
             effect = self._bound_deallocate(message, statement)
         if self.fresh is not None and name[0] and _text(name, end) not in self.fresh:
             # If this is carried out at all, the DEALLOCATE ALL has been.
             statement = None
-        if statement is not None and statement.plan.need & DEALLOCATE_ALL:
+        if statement is not None and statement.plan.need & NEED_DEALLOCATE_ALL:
             # It may be a prepared statement itself: only what follows it meets a session without any.
             self.fresh = set()
         if name[0] == 0:

@@ -12,18 +12,13 @@ from libc.string cimport memchr, memcmp
 from pgamb.relay.backend cimport Backend, Owner
 from pgamb.relay.block cimport DONE, ENDED, OPEN, WARNED, Block, Step
 from pgamb.relay.framing cimport read_u16, read_u32
+from pgamb.relay.numbers cimport CONTROL_BEGIN, NEED_COMMITS, NEED_EMPTY, NEED_END
 from pgamb.relay.replies cimport COPY_END, QUERY, SWALLOW, SYNC, Reply
 from pgamb.relay.statement cimport Plan, Statement
 
 from pgamb.errors import ActiveTransaction, InFailedTransaction
-from pgamb.routing.control import Control
-from pgamb.routing.intent import Need
 from pgamb.wire.messages import command_complete, error_response, notice_response, ready_for_query
 
-cdef int NEED_END = int(Need.END)
-cdef int NEED_COMMITS = int(Need.COMMITS)
-cdef int NEED_EMPTY = int(Need.EMPTY)
-cdef int BEGIN = int(Control.BEGIN)
 cdef bytes NO_PARAMETERS = b"\0\0"
 cdef bytes IN_TRANSACTION = notice_response(ActiveTransaction("there is already a transaction in progress"))
 cdef bytes READY_IDLE = ready_for_query(b"I")
@@ -116,7 +111,7 @@ cdef class Speaker(Owner):
         """Let a statement of transaction control do its work here, if it can."""
         cdef Step step
         if self.block is None:
-            if plan.control != BEGIN or not self.may_begin():
+            if plan.control != CONTROL_BEGIN or not self.may_begin():
                 return OPEN
             self.block = Block(plan, sql)
             self.block.began_at = self.heard_at

@@ -13,26 +13,19 @@ import weakref
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from pgamb.relay.fingerprint cimport fingerprint
+from pgamb.relay.numbers cimport (
+    NEED_CONTROL, NEED_MULTIPLE, NEED_NEUTRAL, NEED_READ, NEED_SET, NEED_SETTINGS, NEED_SHOW, PIN_PARAMETER,
+)
 
 from pgamb.routing.control import NO_CONTROL, control_of, takes_snapshot
 from pgamb.routing.ddl import makes_plain_table
 from pgamb.routing.hints import SHOWN, in_quotes, raising, refusal, wish_of_comment
-from pgamb.routing.intent import Need, Pin
 from pgamb.session.custom import CustomParameters
 from pgamb.session.process_ids import asks_own, names_processes
 
-cdef int READ = int(Need.READ)
-cdef int NEUTRAL = int(Need.NEUTRAL)
-cdef int SET = int(Need.SET)
-cdef int SETTINGS = int(Need.SETTINGS)
-cdef int MAY_SET = int(Need.SET | Need.SETTINGS | Need.MULTIPLE)
-cdef int CONTROL = int(Need.CONTROL)
-cdef int MULTIPLE = int(Need.MULTIPLE)
-cdef int SHOW = int(Need.SHOW)
-cdef int PIN_PARAMETER = int(Pin.PARAMETER)
-
 
 cdef enum:
+    MAY_SET = NEED_SET | NEED_SETTINGS | NEED_MULTIPLE
     # More combinations than this are forgotten, and PostgreSQL is asked again.
     ACCEPTED_LIMIT = 64
     # A longer text is its own fingerprint.
@@ -48,21 +41,21 @@ cdef class Plan:
         self.pins = int(intent.pins)
         self.unpins = int(intent.unpins)
         if self.need & MAY_SET:
-            found = CustomParameters.of(sql, intent.name if self.need & SET else None)
+            found = CustomParameters.of(sql, intent.name if self.need & NEED_SET else None)
             self.customs = found.names or None
             self.bound = found.bound or None
             if found.hidden:
                 self.pins |= PIN_PARAMETER
-        elif b"pg_settings" in sql and not self.need & READ:
+        elif b"pg_settings" in sql and not self.need & NEED_READ:
             # An UPDATE of that view is a set_config().
-            self.need |= SETTINGS
-        self.command = control_of(sql) if self.need & CONTROL and not self.need & MULTIPLE else NO_CONTROL
+            self.need |= NEED_SETTINGS
+        self.command = control_of(sql) if self.need & NEED_CONTROL and not self.need & NEED_MULTIPLE else NO_CONTROL
         self.control = int(self.command.kind)
         self.wish = int(wish_of_comment(sql))
-        self.snapshots = not self.need & CONTROL and takes_snapshot(sql)
+        self.snapshots = not self.need & NEED_CONTROL and takes_snapshot(sql)
         self.creates = intent.reason.startswith("CREATE")
         self.plain_table = self.creates and makes_plain_table(sql)
-        self.shows = self.need & SHOW and intent.name in SHOWN
+        self.shows = self.need & NEED_SHOW and intent.name in SHOWN
         self.names_processes = names_processes(sql)
         self.processes = self.names_processes or asks_own(sql)
         wrong = refusal(intent, sql)
@@ -71,7 +64,7 @@ cdef class Plan:
     cdef int refuse(self) except -1:
         """Take it for a write from now on."""
         self.refused = True
-        self.need &= ~(READ | NEUTRAL)
+        self.need &= ~(NEED_READ | NEED_NEUTRAL)
         return 0
 
     def __repr__(self):
