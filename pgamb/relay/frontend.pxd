@@ -10,6 +10,7 @@ from pgamb.relay.statement cimport Plan
 cdef class Frontend(Identity):
     cdef bint unfinished                    # a batch waits for its end; `hurry` will be called
     cdef bint hurried                       # ... and has waited long enough
+    cdef bint clearing                      # what was sent of it may take all prepared statements away
 
     cdef int _input(self, const char* data, size_t size) except -1
     cdef size_t _process(self, const char* data, size_t size) except? 0

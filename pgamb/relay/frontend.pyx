@@ -528,8 +528,11 @@ cdef class Frontend(Identity):
         elif scan == COMPLETE and not prepared.synced:
             # Flush: what pgamb answers itself must not wait for PostgreSQL.
             self.flush()
-        elif scan == COMPLETE and need & NEED_DEALLOCATE_ALL:
+        elif scan == COMPLETE and (need & NEED_DEALLOCATE_ALL or self.clearing):
+            self.clearing = False
             self.state = STALLED
+        else:
+            self.clearing = self.clearing or need & NEED_DEALLOCATE_ALL
         return end
 
     cdef bint _is_due(self, int need) except -1:

@@ -274,7 +274,8 @@ cdef class Prepared:
             elif kind == b"B":
                 self._bind(message, total, <Statement> self.found[index])
                 index += 1
-            elif kind == b"E":
+            elif kind == b"E" or (kind == b"H" and total != 5):
+                # A Flush is answered by nothing, but for one that is malformed: that is an error.
                 backend.replies.push(EXECUTE, 0, None)
             elif kind == b"S":
                 backend.skipping = False
@@ -677,6 +678,8 @@ cdef class Prepared:
     cdef int forget_all(self, Backend backend) except -1:
         """DEALLOCATE ALL, DISCARD ALL: nothing is left but what was sent behind it."""
         cdef Effect effect
+        # What was sent behind it may speak of them all the same, and will be told that there are none.
+        self.undone.update(self.names)
         self.names.clear()
         for effect in backend.replies.effects_left():
             if effect.name and effect.statement is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -91,6 +92,19 @@ def test_it_goes_on_for_as_long_as_it_likes(wire: Wire) -> None:
     wire.send(run("SELECT 1 / 0") + messages.sync())
     assert kinds(wire.until_ready()) == "1EZ"
     assert wire.value("SELECT count(*) FROM unfinished") == "0"
+
+
+def test_names_that_an_unfinished_batch_takes_away(wire: Wire) -> None:
+    # Sent in pieces, DEALLOCATE ALL was not waited for, and an error spoke of a name of pgamb's.
+    for turn in range(5):
+        wire.send(messages.parse("gone", f"SELECT {turn}") + messages.sync())
+        assert kinds(wire.until_ready()) == "1Z"
+        wire.send(run("DEALLOCATE ALL"))
+        time.sleep(0.05)
+        wire.send(messages.sync() + messages.bind("", "gone") + messages.execute("") + messages.sync())
+        assert kinds(wire.until_ready()) == "12CZ"
+        found = wire.until_ready()
+        assert errors(found) == [("ERROR", "26000", 'prepared statement "gone" does not exist')]
 
 
 def test_who_leaves_without_a_sync_commits_nothing(wire: Wire, bare_cluster: Cluster) -> None:

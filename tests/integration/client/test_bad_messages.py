@@ -63,6 +63,19 @@ def test_random_messages_are_harmless(path: Path, neighbour: Wire) -> None:
             assert wire.value("SELECT 'clean'") == "clean"
 
 
+def test_a_malformed_flush_behind_a_sync_is_answered(path: Path, neighbour: Wire) -> None:
+    # Nothing was owed for it, so the backend was let go behind the Sync, and the error reached nobody, or was taken for
+    # that of what followed; now it is owed one.
+    data = sync() + b"H" + struct.pack("!I", 5) + b"\0"
+    for connect in (path.direct, path.through):
+        with connect() as wire:
+            wire.send_all(data)
+            assert kinds(wire.until_ready()) == "Z"
+            wire.send_all(query("SELECT 1") + sync())
+            assert kinds(wire.until_ready()) == "EZ"
+            assert wire.value("SELECT 'clean'") == "clean"
+
+
 def test_a_storm_of_syncs_is_answered_one_by_one(path: Path, neighbour: Wire) -> None:
     with path.through() as wire:
         for data in (sync() * 20_000, query("BEGIN") + sync() * 20_000):
