@@ -300,13 +300,13 @@ def test_many_reconnects(target: Target) -> None:
 def test_what_was_prepared_with_a_type_that_never_was(target: Target) -> None:
     # Statements of one text were one on a backend, also when the types of their parameters had been rolled back with
     # the transaction that prepared them: "cache lookup failed for type", or a column's type of another time.
-    for kind, shown in (("int", 7), ("text", "7"), ("mood", "7")):
+    for kind, shown in (("int", 7), ("text", "7"), ("passing_mood", "7")):
         for ends in ("ROLLBACK", "SELECT 1 / 0", ""):
             with psycopg.connect(target.dsn, prepare_threshold=0) as session:
-                session.execute("CREATE TYPE mood AS ENUM ('6', '7')")
+                session.execute("CREATE TYPE passing_mood AS ENUM ('6', '7')")
                 session.execute(f"CREATE TABLE ordinary_mood (name {kind})")
                 session.execute("INSERT INTO ordinary_mood VALUES (%s)", ["7"])
-                assert session.execute("SELECT 1 WHERE %s::mood = '6'", ["7"]).fetchone() is None
+                assert session.execute("SELECT 1 WHERE %s::passing_mood = '6'", ["7"]).fetchone() is None
                 assert session.execute("SELECT name FROM ordinary_mood").fetchall() == [(shown,)]
                 if ends:
                     with contextlib.suppress(errors.DivisionByZero):

@@ -248,6 +248,8 @@ def test_the_primary_stops_and_comes_back(make_cluster: MakeCluster) -> None:
         busy.execute("BEGIN")
         busy.execute("INSERT INTO kept VALUES (1)")
         pinned.execute("CREATE TEMP TABLE own ()")
+        # Where the last commit stands must be known by now: only the primary can tell.
+        until(lambda: members_of_reads(ambassador) == REPLICAS, "reads are answered by both replicas again")
         cluster.servers[0].stop("immediate")
         # Reads of new sessions go on, at replicas.
         assert members_of_reads(ambassador, 6) <= REPLICAS
