@@ -12,6 +12,7 @@ from pgamb.errors import PostgresError
 from pgamb.session.conversation import Message
 from pgamb.wire import messages
 from tests.support.cutting import Cut, whole
+from tests.support.relay import Relay
 
 MARK = "chatter"
 
@@ -20,37 +21,17 @@ def is_chatter(message: Message) -> bool:
     return chr(message.type) in "NSA" and MARK.encode() in message.payload
 
 
-class ChattyRelay:
-    """Listens on `port` and relays to `target_port`. What it says has `MARK` in it."""
+class ChattyRelay(Relay):
+    """What it says has `MARK` in it."""
 
     def __init__(self, target_port: int) -> None:
-        self._target = ("127.0.0.1", target_port)
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listening.getsockname()[1]
         self.cut: Cut = whole
         self.said = 0
-        self._sockets: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(target_port)
 
-    def close(self) -> None:
-        for sock in (self._listening, *self._sockets):
-            # A close alone does not wake a thread that is in accept() or recv().
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self._listening.accept()
-                outer = socket.create_connection(self._target)
-            except OSError:
-                return
-            self._sockets |= {inner, outer}
-            for sock in (inner, outer):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._asks, args=(inner, outer), daemon=True).start()
-            threading.Thread(target=self._answers, args=(outer, inner), daemon=True).start()
+    def carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        threading.Thread(target=self._asks, args=(inner, outer), daemon=True).start()
+        threading.Thread(target=self._answers, args=(outer, inner), daemon=True).start()
 
     def _asks(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pgamb.demo.postgres import HOST, PostgresServer
+from tests.support.relay import Relay
 
 _USER = re.compile(rb"user\0([^\0]+)\0")
 
@@ -58,36 +59,19 @@ class Counted:
         return [each for each in own if (each.member, each.connection) in marked or control.search(each.sent)]
 
 
-class _Relay:
+class _CountingRelay(Relay):
     def __init__(self, server: PostgresServer, counted: Counted) -> None:
-        self._server = server
+        self._name = server.name
         self._counted = counted
-        self._listening = socket.create_server((HOST, 0))
-        self._sockets: set[socket.socket] = set()
         self._connections = 0
-        counted.ports.append(self._listening.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(server.port)
+        counted.ports.append(self.port)
 
-    def close(self) -> None:
-        # A close alone does not wake a thread that is in accept() or recv().
-        for sock in (self._listening, *self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self._listening.accept()
-                outer = socket.create_connection((HOST, self._server.port))
-            except OSError:
-                return
-            self._sockets |= {inner, outer}
-            self._connections += 1
-            connection = _Connection(self._connections)
-            for source, sink, asks in ((inner, outer, True), (outer, inner, False)):
-                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._pump, args=(source, sink, connection, asks), daemon=True).start()
+    def carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        self._connections += 1
+        connection = _Connection(self._connections)
+        for source, sink, asks in ((inner, outer, True), (outer, inner, False)):
+            threading.Thread(target=self._pump, args=(source, sink, connection, asks), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, connection: _Connection, asks: bool) -> None:
         try:
@@ -106,15 +90,13 @@ class _Relay:
         if connection.user is None and (found := _USER.search(data)):
             connection.user = found[1].decode()
         if connection.answered:
-            self._counted.round_trips.append(
-                RoundTrip(self._server.name, connection.number, connection.user or "", data)
-            )
+            self._counted.round_trips.append(RoundTrip(self._name, connection.number, connection.user or "", data))
         else:
             # More of what is not answered yet.
             last = next(
                 each
                 for each in reversed(self._counted.round_trips)
-                if (each.member, each.connection) == (self._server.name, connection.number)
+                if (each.member, each.connection) == (self._name, connection.number)
             )
             last.sent += data
         connection.answered = False
@@ -126,6 +108,6 @@ def counting_relays(servers: Sequence[PostgresServer]) -> Iterator[Counted]:
     counted = Counted()
     with ExitStack() as stack:
         for server in servers:
-            relay = _Relay(server, counted)
+            relay = _CountingRelay(server, counted)
             stack.callback(relay.close)
         yield counted

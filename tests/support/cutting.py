@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from tests.support.relay import Relay
+
 Cut = Callable[[bytes], Iterator[bytes]]
 # A piece is sent on its own so that it arrives on its own; more than this is cut in fewer, larger pieces.
 MOST_PIECES = 3000
@@ -39,36 +41,16 @@ class AtRandom:
             position += size
 
 
-class CuttingRelay:
-    """Listens on `port` and relays to `target_port`; `cut` may be changed at any time."""
+class CuttingRelay(Relay):
+    """`cut` may be changed at any time."""
 
     def __init__(self, target_port: int) -> None:
-        self._target = ("127.0.0.1", target_port)
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
         self.cut: Cut = whole
-        self._sockets: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(target_port)
 
-    def close(self) -> None:
-        """Stop listening and close what is open."""
-        # A close alone does not wake a thread that is in accept() or recv().
-        for sock in (self._listening, *self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self._listening.accept()
-                outer = socket.create_connection(self._target)
-            except OSError:
-                return
-            self._sockets |= {inner, outer}
-            for source, sink in ((inner, outer), (outer, inner)):
-                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+    def carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        for source, sink in ((inner, outer), (outer, inner)):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:

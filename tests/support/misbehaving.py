@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.support.cutting import Cut, whole
+from tests.support.relay import Relay, shut
 
 _MARK = re.compile(rb"misbehave:([a-z0-9_]+)")
 
@@ -27,35 +28,17 @@ class Script:
     closes: bool = False
 
 
-class MisbehavingServer:
-    """Listens on `port`."""
+class MisbehavingServer(Relay):
+    """Plays `scripts`, by their names."""
 
     def __init__(self, target_port: int, scripts: Mapping[str, Script]) -> None:
-        self._target = ("127.0.0.1", target_port)
         self._scripts = dict(scripts)
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
         self.cut: Cut = whole
-        self._sockets: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(target_port)
 
-    def close(self) -> None:
-        for sock in (self._listening, *self._sockets):
-            _shut(sock)
-            sock.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self._listening.accept()
-                outer = socket.create_connection(self._target)
-            except OSError:
-                return
-            self._sockets |= {inner, outer}
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._requests, args=(inner, outer), daemon=True).start()
-            threading.Thread(target=self._answers, args=(outer, inner), daemon=True).start()
+    def carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        threading.Thread(target=self._requests, args=(inner, outer), daemon=True).start()
+        threading.Thread(target=self._answers, args=(outer, inner), daemon=True).start()
 
     def _requests(self, inner: socket.socket, outer: socket.socket) -> None:
         """Pass on what arrives; a packet with a mark is taken for one whole request, as pgamb sends it."""
@@ -70,19 +53,14 @@ class MisbehavingServer:
                     inner.sendall(piece)
                 if script.closes:
                     break
-        _shut(inner)
-        _shut(outer)
+        shut(inner)
+        shut(outer)
 
     def _answers(self, outer: socket.socket, inner: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := outer.recv(1 << 20):
                 inner.sendall(data)
-        _shut(inner)
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+        shut(inner)
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""A TCP relay: what the relays that cut, count, chatter or misbehave have in common."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+
+HOST = "127.0.0.1"
+
+
+class Relay:
+    """Listens on `port`, and connects each that comes to `target_port`; `carry` says what becomes of the two."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target = (HOST, target_port)
+        self._listening = socket.create_server((HOST, 0), backlog=128)
+        self.port: int = self._listening.getsockname()[1]
+        self._sockets: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening and close what is open."""
+        for sock in (self._listening, *self._sockets):
+            shut(sock)
+            sock.close()
+
+    def carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        """Begin to pass on what comes from a client (`inner`) and from the server (`outer`), each in a thread."""
+        raise NotImplementedError
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                inner, _ = self._listening.accept()
+                outer = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._sockets |= {inner, outer}
+            for sock in (inner, outer):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.carry(inner, outer)
+
+
+def shut(sock: socket.socket) -> None:
+    """End both directions: a close alone does not wake a thread that is in accept() or recv()."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
