@@ -14,13 +14,18 @@ cdef struct Framing:
     bint lost           # what came is no protocol: nobody knows where messages begin
 
 
-cdef class Walsender(Stream):
-    cdef Replication session        # None once closed
-
+cdef class Side(Stream):
+    cdef int heard(self, const char* data, size_t size) except -1
+    cdef int gone(self) except -1
+    cdef int relieved(self) except -1
     cdef int on_ready(self, uint32_t events) except -1
 
 
-cdef class Replication(Stream):
+cdef class Walsender(Side):
+    cdef Replication session        # None once closed
+
+
+cdef class Replication(Side):
     cdef Walsender walsender        # None once that connection is gone
     cdef readonly int pid           # what the application was told; key of its cancel requests
     cdef readonly bytes secret
@@ -36,7 +41,6 @@ cdef class Replication(Stream):
     cdef readonly unsigned long long sent_bytes         # from the application
     cdef readonly unsigned long long received_bytes     # from PostgreSQL
 
-    cdef int on_ready(self, uint32_t events) except -1
     cdef int from_application(self, const char* data, size_t size) except -1
     cdef int from_walsender(self, const char* data, size_t size) except -1
     cdef int walsender_gone(self) except -1

@@ -67,25 +67,29 @@ cdef inline bint is_between(Framing* framing) noexcept nogil:
     return framing.left == 0 and framing.head_size == 0 and not framing.lost
 
 
-cdef class Walsender(Stream):
-    """The connection to PostgreSQL."""
+cdef class Side(Stream):
+    """One of the two connections."""
 
-    def close(self):
-        """Close the whole session at once."""
-        if self.session is not None:
-            self.session._close()
+    cdef int heard(self, const char* data, size_t size) except -1:
+        """These bytes have come."""
+        raise NotImplementedError
+
+    cdef int gone(self) except -1:
+        """Nothing more will come."""
+        raise NotImplementedError
+
+    cdef int relieved(self) except -1:
+        """It has taken all that it was sent."""
+        raise NotImplementedError
 
     cdef int on_ready(self, uint32_t events) except -1:
         cdef char* scratch = self.reactor.scratch
-        cdef Replication session = self.session
         cdef ssize_t count
         cdef int _
         if events & WRITABLE:
             self.on_writable()
-            if session is not None and not self.backlogged():
-                if session.leaving:
-                    return session._close()
-                session.set_reading(True)
+            if not self.backlogged():
+                self.relieved()
         if not events & (READABLE | BROKEN) or not (self.reading or events & BROKEN):
             return 0
         for _ in range(MAX_READS):
@@ -95,9 +99,8 @@ cdef class Walsender(Stream):
             if count == WOULD_BLOCK:
                 return 0
             if count <= 0:
-                return session.walsender_gone()
-            session.received_bytes += count
-            session.from_walsender(scratch, count)
+                return self.gone()
+            self.heard(scratch, count)
             if not self.pending_plaintext() and (count < SCRATCH_BYTES or not self.reading):
                 return 0
             if not self.reading and not events & BROKEN:
@@ -107,7 +110,28 @@ cdef class Walsender(Stream):
         return 0
 
 
-cdef class Replication(Stream):
+cdef class Walsender(Side):
+    """The connection to PostgreSQL."""
+
+    def close(self):
+        """Close the whole session at once."""
+        if self.session is not None:
+            self.session._close()
+
+    cdef int heard(self, const char* data, size_t size) except -1:
+        self.session.received_bytes += size
+        return self.session.from_walsender(data, size)
+
+    cdef int gone(self) except -1:
+        return self.session.walsender_gone()
+
+    cdef int relieved(self) except -1:
+        if self.session is None:
+            return 0
+        return self.session._close() if self.session.leaving else self.session.set_reading(True)
+
+
+cdef class Replication(Side):
     """The connection to the application. Both descriptors are owned from the call on.
 
     `rest` and `backend_rest` are what either side had sent behind the log-in. `on_closed(session)` is called once.
@@ -151,36 +175,17 @@ cdef class Replication(Stream):
         """Tell whether it can be ended without cutting off an answer: a stream has no end, and is begun again."""
         return self.answered or self.fd < 0
 
-    cdef int on_ready(self, uint32_t events) except -1:
-        cdef char* scratch = self.reactor.scratch
-        cdef ssize_t count
-        cdef int _
-        if events & WRITABLE:
-            self.on_writable()
-            if not self.backlogged():
-                if self.ended:
-                    return self._close()
-                if self.walsender is not None:
-                    self.walsender.set_reading(True)
-        if not events & (READABLE | BROKEN) or not (self.reading or events & BROKEN):
-            return 0
-        for _ in range(MAX_READS):
-            if self.fd < 0:
-                return 0
-            count = self.receive(scratch, SCRATCH_BYTES)
-            if count == WOULD_BLOCK:
-                return 0
-            if count <= 0:
-                return self._application_gone()
-            self.sent_bytes += count
-            self.from_application(scratch, count)
-            if not self.pending_plaintext() and (count < SCRATCH_BYTES or not self.reading):
-                return 0
-            if not self.reading and not events & BROKEN:
-                return 0
-        if self.pending_plaintext():
-            self.reactor.defer(self.read_pending)
-        return 0
+    cdef int heard(self, const char* data, size_t size) except -1:
+        self.sent_bytes += size
+        return self.from_application(data, size)
+
+    cdef int gone(self) except -1:
+        return self._application_gone()
+
+    cdef int relieved(self) except -1:
+        if self.ended:
+            return self._close()
+        return 0 if self.walsender is None else self.walsender.set_reading(True)
 
     cdef int from_application(self, const char* data, size_t size) except -1:
         if self.walsender is None or self.last_word is not None:
