@@ -7,8 +7,9 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pgamb.client.channel import Channel
@@ -85,8 +86,9 @@ class Opener:
         try:
             async with asyncio.timeout(self._timeout_s):
                 for number, tls in enumerate(attempts, 1):
+                    log_in = partial(self._log_in, address, tls, database, user, credentials, parameters or {})
                     try:
-                        return await self._attempt(address, tls, database, user, credentials, parameters or {})
+                        return await self._attempt(address, log_in)
                     except PostgresError as error:
                         # As libpq: pg_hba.conf may let in only the other kind of connection.
                         if number == len(attempts) or not error.sqlstate.startswith("28"):
@@ -133,23 +135,17 @@ class Opener:
             return not sent
         return False
 
-    async def _attempt(
-        self,
-        address: Address,
-        tls: bool,
-        database: str,
-        user: str,
-        credentials: Credentials,
-        parameters: Mapping[str, str],
-    ) -> Opened:
-        """Log in once. Protocol 3.2 is asked for, for its long cancel keys; an older server answers with 3.0."""
+    async def _attempt(self, address: Address, log_in: Callable[[int], Awaitable[Opened]]) -> Opened:
+        """Log in once, by `log_in(minor)`. Protocol 3.2 is asked for, for its long cancel keys; an older server
+        answers with 3.0.
+        """
         if address not in self._old:
             try:
-                return await self._log_in(address, tls, database, user, credentials, parameters, NEWEST_MINOR)
+                return await log_in(NEWEST_MINOR)
             except PostgresError as error:
                 if error.sqlstate not in _UNKNOWN_PROTOCOL:
                     raise
-        opened = await self._log_in(address, tls, database, user, credentials, parameters, 0)
+        opened = await log_in(0)
         self._old.add(address)
         return opened
 
