@@ -623,17 +623,11 @@ cdef class Frontend(Identity):
 
         `single`: nothing in it can come behind the transaction's end; `snapshot`: PostgreSQL takes one for it.
         """
-        cdef bytes text
         if not self.opening:
             self.shown = b"T"
             self.block.has_read = self.block.has_read or snapshot
             return 0
-        for text in self.block.texts():
-            self.backend.inject_query(text, 0)
-        self.backend.doomed = self.block.failed
-        if self.block.has_read and need & NEED_NEUTRAL:
-            # PostgreSQL judges some statements by whether a query has run before; this is the shortest one.
-            self.backend.inject_query(b"SELECT", 0)
+        self._tell_block(need & NEED_NEUTRAL)
         if self.block.failed and single:
             # It changes nothing: the backend is free again when PostgreSQL has spoken.
             self.visiting = True

@@ -29,9 +29,10 @@ from pgamb.wire.messages import error_response, parse_error_fields
 cdef tuple REFUSALS = (b"25006", b"0A000", b"55000", b"XX000")
 # Replay has cancelled it, which says nothing about the statement.
 cdef tuple CONFLICTS = (b"40001", b"40P01")
+# A backend was idle for longer than its idle_session_timeout.
+IDLE_TIMEOUT = "57P05"
 # The server goes down: what it cuts off is told by what was under way.
 # Replay may end a session, too, if cancelling its statement is not enough.
-IDLE_TIMEOUT = "57P05"
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03", "40001", "40P01")
 
 cdef enum:
@@ -150,6 +151,8 @@ cdef class Healer(Router):
             backend.replies.owed() == 0 or (backend.copying_in and not backend.replies.copy_ended())
         )
         cdef uint8_t state = self.state
+        # Why PostgreSQL ended it, None if it did not say.
+        cdef object sqlstate = error.sqlstate if isinstance(error, PostgresError) else None
         cdef object cause = f"{self.pool.name} was lost: {error}"
         self.backend = None
         self.granted = self.opened = False
@@ -165,9 +168,7 @@ cdef class Healer(Router):
         self.asked_floor = 0
         if self.shapes:
             self._end_shapes(True)
-        if self.condemned_at_s and now_s() - self.condemned_at_s < CONDEMNED_S and (
-            isinstance(error, PostgresError) and error.sqlstate == "57P01"
-        ):
+        if self.condemned_at_s and now_s() - self.condemned_at_s < CONDEMNED_S and sqlstate == "57P01":
             # pg_terminate_backend() was meant for this session, and not for the server.
             return self._die(error)
         if state == SETTLING:
@@ -175,8 +176,8 @@ cdef class Healer(Router):
             return self._resume()
         if state == RESTORING and not self.pins:
             return self._resume()
-        if backend.judging and not (backend.unkept or self.pass_left) and self.repeats < REPEATS and not (
-            isinstance(error, PostgresError) and error.sqlstate not in (*SHUTDOWN_STATES, IDLE_TIMEOUT)
+        if backend.judging and not (backend.unkept or self.pass_left) and self.repeats < REPEATS and (
+            sqlstate is None or sqlstate == IDLE_TIMEOUT or sqlstate in SHUTDOWN_STATES
         ):
             # Reads, and nothing of their answers has been forwarded.
             self.repeats += 1
@@ -195,15 +196,13 @@ cdef class Healer(Router):
             self._forget_visit()
             self._tell_lost(backend, error_response(self._failure()))
             return self._resume()
-        if isinstance(error, PostgresError) and error.sqlstate == IDLE_TIMEOUT and backend.status == b"I" and (
-            unfinished and not self.pins
-        ):
+        if sqlstate == IDLE_TIMEOUT and backend.status == b"I" and unfinished and not self.pins:
             # The backend was idle too long, and not this session. What was sent at that moment nobody has looked at.
             self._forget_visit()
             self.failed = in_transaction
             self._tell_lost(backend, error_response(_lost_transaction(cause)))
             return self._resume()
-        if isinstance(error, PostgresError) and error.sqlstate not in SHUTDOWN_STATES:
+        if sqlstate is not None and sqlstate not in SHUTDOWN_STATES:
             # PostgreSQL ended this session for a reason of its own: a timeout, an administrator's word.
             return self._die(error)
         if backend.pass_left and backend.pass_forward:

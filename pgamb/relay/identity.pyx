@@ -82,12 +82,7 @@ cdef class Identity(Healer):
 
     cdef int _make_real(self) except -1:
         """Begin the transaction that is not real: a pinned session has no such."""
-        cdef bytes text
-        for text in self.block.texts():
-            self.backend.inject_query(text, 0)
-        self.backend.doomed = self.block.failed
-        if self.block.has_read and not self.block.failed:
-            self.backend.inject_query(b"SELECT", 0)
+        self._tell_block(not self.block.failed)
         self.backend.flush()
         self.block = None
         self.shown = 0

@@ -122,6 +122,7 @@ cdef class Session(Speaker):
     cdef int _mark_sequences(self) except -1
     cdef int _ask_sequences(self) except -1
     cdef int _forget_visit(self) except -1
+    cdef int _tell_block(self, bint judged) except -1
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1
     cdef int _note_change(self, Backend backend, const char* tag, size_t size) except -1
     cdef int _tell_changes(self) except -1

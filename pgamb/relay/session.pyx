@@ -256,6 +256,20 @@ cdef class Session(Speaker):
         self.pure = True
         return 0
 
+    cdef int _tell_block(self, bint judged) except -1:
+        """Tell PostgreSQL of the transaction that it does not know of yet.
+
+        `judged`: what follows may be judged by whether a query has run before.
+        """
+        cdef bytes text
+        for text in self.block.texts():
+            self.backend.inject_query(text, 0)
+        self.backend.doomed = self.block.failed
+        if judged and self.block.has_read:
+            # The shortest query that there is.
+            self.backend.inject_query(b"SELECT", 0)
+        return 0
+
     # What the backend says of the session.
 
     cdef int on_command(self, Backend backend, const char* tag, size_t size) except -1:
