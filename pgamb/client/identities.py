@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from pgamb.client.pools import Pools
 from pgamb.relay.frontend import Frontend
-from pgamb.session.process_ids import NOBODY, rewritten, terminates
+from pgamb.session.process_ids import NOBODY, Mention, rewritten
 
 # A backend is opened in milliseconds. Whose session gets none in this time is told of as of a process that is gone.
 PATIENCE_S = 1.0
@@ -33,12 +33,12 @@ class Identities:
         self._pools = pools
         self._spawn = spawn
 
-    def named(self, asker: Frontend, number: int, unit: bytes, marks: list[bool], pids: set[int]) -> None:
+    def named(self, asker: Frontend, number: int, unit: bytes, marks: list[int], pids: set[int]) -> None:
         """A session has sent a unit that names others; it waits until it may proceed."""
         self._spawn(self._name(asker, number, unit, marks, pids))
 
-    async def _name(self, asker: Frontend, number: int, unit: bytes, marks: list[bool], pids: set[int]) -> None:
-        condemned = terminates(unit)
+    async def _name(self, asker: Frontend, number: int, unit: bytes, marks: list[int], pids: set[int]) -> None:
+        condemned = any(mark & Mention.TERMINATED for mark in marks)
         real: dict[int, int] = {}
         for step in range(round(PATIENCE_S / STEP_S)):
             await asyncio.sleep(STEP_S if step else 0)

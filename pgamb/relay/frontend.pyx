@@ -258,7 +258,7 @@ cdef class Frontend(Identity):
             if self.healing == REFUSED_THERE:
                 self._learn(plan)
             need = self._trusted(plan.need, plan)
-            if plan.processes and not self._meant(data, total, [plan.names_processes]):
+            if plan.processes and not self._meant(data, total, [plan.mention]):
                 return 0
         elif not whole and may_name(PyBytes_FromStringAndSize(data + 5, min(size - 5, <size_t> HEAD_BYTES))):
             need = NEED_NAMES

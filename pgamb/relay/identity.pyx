@@ -18,7 +18,9 @@ from pgamb.relay.numbers cimport PIN_BACKEND_PID
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.session cimport NAMING, READY, STALLED
 
-from pgamb.session.process_ids import named, rewritten, terminates
+from pgamb.session.process_ids import Mention, named, rewritten
+
+cdef int OWN_TERMINATED = Mention.OWN_TERMINATED
 
 
 cdef class Identity(Healer):
@@ -34,7 +36,7 @@ cdef class Identity(Healer):
         if self.relay.on_named is None:
             return 1
         unit = PyBytes_FromStringAndSize(data, size)
-        if terminates(unit) and b"pg_backend_pid" in unit:
+        if any([mark & OWN_TERMINATED for mark in marks]):
             self.condemned_at_s = now_s()
         numbers = named(unit, marks) & self.relay.frontends.keys()
         if not numbers and rewritten(unit, marks, self.pid, {}) == unit:

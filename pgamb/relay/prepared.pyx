@@ -134,9 +134,9 @@ cdef class Prepared:
         return INCOMPLETE
 
     cdef list marks(self):
-        """Tell of each Parse, Bind and Describe of the last scan whether its statement names processes."""
+        """Return the `Mention` of the statement of each Parse, Bind and Describe of the last scan."""
         cdef Statement statement
-        return [statement is not None and statement.plan.names_processes for statement in self.found]
+        return [0 if statement is None else statement.plan.mention for statement in self.found]
 
     cdef int _count(self, Statement statement) except -1:
         if statement is None:

@@ -18,7 +18,7 @@ class Relay:
         on_repeated: Callable[[Frontend, Plan | None], object] | None = None,
         on_changed: Callable[[str, bytes], object] | None = None,
         on_unfinished: Callable[[Frontend], object] | None = None,
-        on_named: Callable[[Frontend, int, bytes, list[bool], set[int]], object] | None = None,
+        on_named: Callable[[Frontend, int, bytes, list[int], set[int]], object] | None = None,
         told_pid: Callable[[int], int] | None = None,
         on_limited: Callable[[Frontend], object] | None = None,
     ) -> None: ...

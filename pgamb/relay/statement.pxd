@@ -15,7 +15,7 @@ cdef class Plan:
     cdef readonly bint creates      # CREATE: its command tag may be that of a query
     cdef readonly bint plain_table  # CREATE TABLE of a table that makes no query more than a read
     cdef readonly bint shows        # SHOW of one of pgamb's own parameters
-    cdef readonly bint names_processes  # it looks at processes by their ids, or does something to them
+    cdef readonly int mention       # session.process_ids.Mention: it looks at processes, or does something to them
     cdef readonly bint processes    # ... or asks for the session's own
     cdef readonly bytes substitute  # what is sent in its place; None, most often
     cdef readonly bint refused      # a replica has refused it: it is no read, whatever it seems to be

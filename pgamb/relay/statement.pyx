@@ -21,7 +21,7 @@ from pgamb.routing.control import NO_CONTROL, control_of, takes_snapshot
 from pgamb.routing.ddl import makes_plain_table
 from pgamb.routing.hints import SHOWN, in_quotes, raising, refusal, wish_of_comment
 from pgamb.session.custom import CustomParameters
-from pgamb.session.process_ids import asks_own, names_processes
+from pgamb.session.process_ids import asks_own, mention
 
 
 cdef enum:
@@ -56,8 +56,8 @@ cdef class Plan:
         self.creates = intent.reason.startswith("CREATE")
         self.plain_table = self.creates and makes_plain_table(sql)
         self.shows = self.need & NEED_SHOW and intent.name in SHOWN
-        self.names_processes = names_processes(sql)
-        self.processes = self.names_processes or asks_own(sql)
+        self.mention = int(mention(sql))
+        self.processes = self.mention or asks_own(sql)
         wrong = refusal(intent, sql)
         self.substitute = in_quotes(intent, sql) if wrong is None else raising(*wrong)
 

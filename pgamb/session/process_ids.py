@@ -4,11 +4,12 @@ An application is told a number when it connects. It is pgamb's own and lies abo
 system gives out, so that both can stand in the same statement and are never confused. Where a statement looks at
 PostgreSQL's processes, the number of a session that is here means the backend which runs that session.
 
-Nothing is read of other statements: `names_processes` and `asks_own` are answered once for each text.
+Nothing is read of other statements: `mention` and `asks_own` are answered once for each text.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,9 +39,24 @@ _INTEGER_TYPES = (struct.pack("!i", 23), struct.pack("!i", 20))
 Change = Callable[[int], int]
 
 
-def names_processes(sql: bytes) -> bool:
-    """Tell whether a text looks at processes, or does something to one of them."""
-    return _NAMES.search(sql) is not None
+class Mention(enum.IntFlag):
+    """What a text says of processes: it looks at them or does something to one; it may end one; its own, too."""
+
+    PROCESSES = 1
+    TERMINATED = 2
+    OWN_TERMINATED = 4
+
+
+def mention(sql: bytes) -> Mention:
+    """Tell what a text says of processes, nothing if it neither looks at them nor does something to one of them."""
+    if _NAMES.search(sql) is None:
+        return Mention(0)
+    found = Mention.PROCESSES
+    if _TERMINATES.search(sql) is not None:
+        found |= Mention.TERMINATED
+        if b"pg_backend_pid" in sql.lower():
+            found |= Mention.OWN_TERMINATED
+    return found
 
 
 def asks_own(sql: bytes) -> bool:
@@ -48,16 +64,11 @@ def asks_own(sql: bytes) -> bool:
     return next(_places(sql), None) is not None
 
 
-def terminates(unit: bytes) -> bool:
-    """Tell whether a unit calls pg_terminate_backend()."""
-    return _TERMINATES.search(unit) is not None
-
-
-def named(unit: bytes, marks: Sequence[bool]) -> set[int]:
+def named(unit: bytes, marks: Sequence[int]) -> set[int]:
     """Return the numbers in a unit that may be process ids of applications.
 
-    A unit is a Query, or a batch of the extended protocol. `marks` tells for each Query, Parse, Bind and Describe in
-    it whether its statement names processes.
+    A unit is a Query, or a batch of the extended protocol. `marks` has the `Mention` of the statement of each
+    Query, Parse, Bind and Describe in it.
     """
     found: set[int] = set()
 
@@ -73,7 +84,7 @@ def named(unit: bytes, marks: Sequence[bool]) -> set[int]:
     return found
 
 
-def rewritten(unit: bytes, marks: Sequence[bool], own: int, real: Mapping[int, int]) -> bytes:
+def rewritten(unit: bytes, marks: Sequence[int], own: int, real: Mapping[int, int]) -> bytes:
     """Return a unit with `real` process ids in place of those that applications were told.
 
     A session that asks for its own gets `own`, the one that it was told.
@@ -84,11 +95,11 @@ def rewritten(unit: bytes, marks: Sequence[bool], own: int, real: Mapping[int, i
         return unit
 
 
-def _rewrite(unit: bytes, marks: Sequence[bool], change: Change, own: int | None) -> bytes:
+def _rewrite(unit: bytes, marks: Sequence[int], change: Change, own: int | None) -> bytes:
     parts: list[bytes] = []
     mark = iter(marks)
     for kind, body in _messages(unit):
-        marked = kind in b"QPBD" and next(mark, False)
+        marked = kind in b"QPBD" and bool(next(mark, 0))
         if kind == b"Q":
             body = _text(body[:-1], marked, change, own) + b"\0"
         elif kind == b"P" and body.count(b"\0") >= 2:

@@ -11,7 +11,9 @@ from psycopg.rows import scalar_row
 
 from pgamb.demo.cluster import Cluster
 from pgamb.session.process_ids import FIRST_PID
+from pgamb.wire.messages import bind, execute, parse, sync
 from tests.support.waiting import wait_for
+from tests.support.wire import Wire, errors, kinds
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -77,6 +79,19 @@ def test_a_session_may_end_itself(one: Connection, sql: str) -> None:
     with pytest.raises(psycopg.errors.AdminShutdown, match="terminating connection due to administrator command"):
         one.execute(sql.format(one.info.backend_pid))
     assert one.closed
+
+
+@pytest.mark.parametrize("whom", ["pg_backend_pid()", "$1"])
+def test_a_session_may_end_itself_by_a_statement_of_an_earlier_batch(cluster: Cluster, whom: str) -> None:
+    # Only the text in what was being sent was looked into: a Bind alone has none, and who ended itself with it heard of
+    # a server that was lost. Now it is known of the statement.
+    with Wire(cluster.client_port).log_in(cluster.credentials.superuser) as wire:
+        wire.send(parse("end", f"SELECT pg_terminate_backend({whom})") + sync())
+        assert kinds(wire.until_ready()) == "1Z"
+        number = wire.value("SELECT pg_backend_pid()")
+        assert number is not None
+        wire.send(bind("", "end", [number.encode()] if whom == "$1" else []) + execute("") + sync())
+        assert [error[:2] for error in errors(wire.until_closed())] == [("FATAL", "57P01")]
 
 
 def test_a_named_session_keeps_its_backend(cluster: Cluster, one: Connection, two: Connection) -> None:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pgamb.session.process_ids import FIRST_PID, LAST_PID, asks_own, named, names_processes, rewritten, terminates
+from pgamb.session.process_ids import FIRST_PID, LAST_PID, Mention, asks_own, mention, named, rewritten
 
 A, B = FIRST_PID, LAST_PID - 1
 
@@ -68,12 +68,12 @@ def test_who_only_asks_for_its_own_gets_what_it_was_told(sql: str, answer: str |
     ],
 )
 def test_texts_that_name_processes(sql: str) -> None:
-    assert names_processes(sql.encode())
+    assert mention(sql.encode())
 
 
 @pytest.mark.parametrize("sql", ["SELECT pg_locks_of_mine", "SELECT pg_backend_pid()", "SELECT my_pg_stat_activity"])
 def test_texts_that_do_not(sql: str) -> None:
-    assert not names_processes(sql.encode())
+    assert not mention(sql.encode())
 
 
 def test_numbers_in_a_text() -> None:
@@ -119,6 +119,8 @@ def test_what_is_malformed_is_left_to_postgresql() -> None:
         assert rewritten(unit, [True], 5, {A: 7}) == unit
 
 
-def test_a_unit_that_terminates() -> None:
-    assert terminates(query("SELECT pg_catalog.pg_terminate_backend($1)"))
-    assert not terminates(query("SELECT pg_cancel_backend($1)"))
+def test_a_text_that_terminates() -> None:
+    others = Mention.PROCESSES | Mention.TERMINATED
+    assert mention(b"SELECT pg_catalog.pg_terminate_backend($1)") == others
+    assert mention(b"SELECT PG_terminate_backend(PG_Backend_PID())") == others | Mention.OWN_TERMINATED
+    assert mention(b"SELECT pg_cancel_backend(pg_backend_pid())") == Mention.PROCESSES
