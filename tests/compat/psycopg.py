@@ -9,38 +9,35 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tests.compat.debian import Missing
 from tests.compat.outcome import Outcome
 from tests.compat.place import Place
+from tests.compat.pytest_side import NEEDED, Side, environment, run_all
 
 NAME = "psycopg 3"
 SOURCE_VARIABLE = "PSYCOPG_SOURCE"
 # Debian's psycopg is the tag 3.2.6 here.
 RELEASE = "trixie"
-# The suite's own `test` extra, but for mypy, which asks no server; and what ends a test that hangs.
+# The suite's own `test` extra, but for mypy, which asks no server.
 PACKAGES = (
     "anyio>=4",
     "pproxy>=2.7",
     "pytest>=6.2.5,<9",
     "pytest-cov>=3",
     "pytest-randomly>=3.5",
-    "pytest-timeout>=2.3",
+    NEEDED,
 )
 # The second is Python over ctypes, and needs a libpq of the system's own.
 IMPLEMENTATIONS = ("binary", "python")
 DIRECT_DATABASE = "psycopg_direct"
-TEST_TIMEOUT_S = 60
-# Many tests are about time, and the machine is busy with two suites: what fails is run again, alone.
-REPEATS = 2
 # mypy on examples, and CockroachDB; and the driver's own garbage, in tests that take longer than all others together.
 LEFT_OUT = ("--ignore", "tests/test_typing.py", "--ignore", "tests/crdb", "-k", "not leak")
+# The same data at random on both sides.
+SEED = ("--randomly-seed=1", "--randomly-dont-reorganize")
 # Those marked slow are mostly about a pool's patience.
 SHORT = ("-m", "not slow", "--ignore", "tests/pool")
 
@@ -58,7 +55,8 @@ def run(place: Place, *, short: bool) -> Outcome:
     """Run the suite on both sides at once, with each implementation of the driver."""
     source = _copied(place)
     version = _version(source)
-    python = _environment(place.folder / "venv", source, version)
+    packages = (f"psycopg[binary]=={version}", source / "psycopg_pool", *PACKAGES)
+    python = environment(place.folder / "venv", packages)
     # Both sides run at once, and make the same tables.
     place.cluster.primary.query(f"CREATE DATABASE {DIRECT_DATABASE}")
     dsns = (("direct", replace(place.direct, database=DIRECT_DATABASE).dsn), ("through", place.through.dsn))
@@ -67,10 +65,16 @@ def run(place: Place, *, short: bool) -> Outcome:
     reports: dict[str, str] = {}
     for implementation in IMPLEMENTATIONS[:1] if short else IMPLEMENTATIONS:
         sides = {
-            name: _Side(python, source, dsn, place.folder / f"{implementation}-{name}", implementation)
+            name: Side(
+                python,
+                source,
+                place.folder / f"{implementation}-{name}",
+                (f"--test-dsn={dsn}", *SEED, *LEFT_OUT),
+                {"PSYCOPG_IMPL": implementation},
+            )
             for name, dsn in dsns
         }
-        _run_all(list(sides.values()), SHORT if short else ())
+        run_all(list(sides.values()), SHORT if short else ())
         direct |= {f"{implementation}: {test}": passed for test, passed in sides["direct"].passed.items()}
         through |= {f"{implementation}: {test}": passed for test, passed in sides["through"].passed.items()}
         reports |= {f"{implementation}: {test}": report for test, report in sides["through"].reports.items()}
@@ -78,70 +82,6 @@ def run(place: Place, *, short: bool) -> Outcome:
         f"{implementation}: {test}": why for implementation in IMPLEMENTATIONS for test, why in DIFFERENCES.items()
     }
     return Outcome(version, direct, through, differences, reports)
-
-
-class _Side:
-    """The suite on one side: how it is run, and what it has found."""
-
-    def __init__(self, python: Path, source: Path, dsn: str, folder: Path, implementation: str) -> None:
-        """`passed` has a test that was neither skipped nor expected to fail; `reports` what one that failed said."""
-        folder.mkdir(parents=True)
-        self._source = source
-        self._report = folder / "report.xml"
-        self._log = folder / "log.txt"
-        self.passed: dict[str, bool] = {}
-        self.reports: dict[str, str] = {}
-        self._command: tuple[str | Path, ...] = (
-            *(python, "-m", "pytest", "-q", "--tb=short", f"--junitxml={self._report}", f"--test-dsn={dsn}"),
-            *("-o", f"cache_dir={folder / 'cache'}", "-o", "junit_family=xunit1", f"--timeout={TEST_TIMEOUT_S}"),
-            # The same data at random on both sides.
-            *("--randomly-seed=1", "--randomly-dont-reorganize"),
-            *LEFT_OUT,
-        )
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PSYCOPG", "PYTHON"))}
-        # The suite finds the programs of its environment (pproxy) by PATH.
-        path = f"{python.parent}{os.pathsep}{clean.get('PATH', os.defpath)}"
-        self._environment = {**clean, "PATH": path, "PSYCOPG_IMPL": implementation}
-
-    def start(self, options: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Begin a run."""
-        self._report.unlink(missing_ok=True)
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [*self._command, *options],
-                cwd=self._source,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def collect(self) -> None:
-        """Take note of what the last run has found."""
-        if not self._report.exists():
-            raise RuntimeError(f"the suite broke off:\n{self._log.read_text(errors='replace')[-3000:]}")
-        found: dict[str, list[str]] = {}
-        for case in ElementTree.parse(self._report).getroot().iter("testcase"):
-            if case.find("skipped") is None:
-                # Twice there is one that fails, and once more when it is taken down.
-                said = found.setdefault(f"{case.get('file')}::{case.get('name')}", [])
-                said += [part.text or "" for kind in ("failure", "error") for part in case.iter(kind)]
-        for test, said in found.items():
-            self.passed[test] = not said
-            self.reports.pop(test, None)
-            if said:
-                self.reports[test] = "\n".join(said)[-2000:]
-
-
-def _run_all(sides: Sequence[_Side], options: Sequence[str]) -> None:
-    for process in [side.start(options) for side in sides]:
-        process.wait()
-    for side in sides:
-        side.collect()
-        for _ in range(REPEATS):
-            if side.reports:
-                side.start(["--last-failed", "--last-failed-no-failures=none", *options]).wait()
-                side.collect()
 
 
 def _copied(place: Place) -> Path:
@@ -169,12 +109,3 @@ def _version(source: Path) -> str:
         if found:
             return found[1]
     raise Missing(f"{source} does not say of which version it is")
-
-
-def _environment(folder: Path, source: Path, version: str) -> Path:
-    """Make a virtual environment with the driver, its pool and what their tests need; return its Python."""
-    python = folder / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    packages: list[str | Path] = [f"psycopg[binary]=={version}", source / "psycopg_pool", *PACKAGES]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
-    return python
