@@ -23,13 +23,14 @@ cdef class Owner(Stream):
     cdef int on_parameter(self, Backend backend) except -1
     cdef int on_reported(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1
+    cdef int on_described(self, Backend backend, Effect effect, bytes types, bytes columns) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
     cdef int on_swallowed(self, Backend backend) except -1
     cdef int on_cancels_done(self, Backend backend) except -1
     cdef int backend_lost(self, Backend backend, object error) except -1
-    cdef bint on_refused(self, Backend backend, bytes state) except -1
+    cdef bint on_refused(self, Backend backend, bytes state, bint reshaped) except -1
     cdef int on_requeued(self) except -1
     cdef int on_notification(self, Backend backend, int pid) except -1
     cdef int on_fresher(self, bint last) except -1
@@ -64,8 +65,9 @@ cdef class Backend(Stream):
     cdef readonly char status       # I, T or E, of the last ReadyForQuery
     cdef public object parameters   # ParameterSet in force
     cdef readonly object reported   # session.reported.Reported: what it has said last; None if nobody is told
-    cdef object statements          # OrderedDict of Statement -> None: what it has prepared, least recently used first
+    cdef object statements          # OrderedDict: what it has prepared -> the moment of that, least recently used first
     cdef Statement unnamed
+    cdef bytes described_types      # of the parameters of the statement that is being described
     cdef bytes swallowed_error
     cdef bytes stood_in             # why what the next Query needs could not be prepared
     cdef list captured
@@ -112,6 +114,7 @@ cdef class Backend(Stream):
     cdef bint _tell_error(
         self, char* buffer, size_t start, size_t position, size_t total, bytes payload, bytes told,
     ) except -1
+    cdef int _described(self, Effect effect, const char* payload, size_t size) except -1
     cdef int _undo(self, Effect effect, bint failed) except -1
     cdef bint _parameter(self, char* buffer, size_t start, size_t position, size_t total) except -1
     cdef int _capture(self, const char* payload, size_t size) except -1

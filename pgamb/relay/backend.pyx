@@ -18,7 +18,7 @@ from collections import OrderedDict, deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy, memchr
+from libc.string cimport memcmp, memcpy, memchr, memset
 
 from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u16, read_u32, write_u32
@@ -78,6 +78,10 @@ cdef class Owner(Stream):
         """PostgreSQL has accepted a named statement of this session's."""
         raise NotImplementedError
 
+    cdef int on_described(self, Backend backend, Effect effect, bytes types, bytes columns) except -1:
+        """PostgreSQL has described `effect.described`, which it has parsed just before, for pgamb itself."""
+        raise NotImplementedError
+
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
         """What `effect` says has not happened: it failed itself, or was skipped."""
         raise NotImplementedError
@@ -102,8 +106,11 @@ cdef class Owner(Stream):
         """The backend is gone; it belongs to nobody any more."""
         raise NotImplementedError
 
-    cdef bint on_refused(self, Backend backend, bytes state) except -1:
-        """A kept unit gets an error with this SQLSTATE; return whether it was taken back, and the backend with it."""
+    cdef bint on_refused(self, Backend backend, bytes state, bint reshaped) except -1:
+        """A kept unit gets an error with this SQLSTATE; return whether it was taken back, and the backend with it.
+
+        `reshaped`: it says that a prepared statement has outlived the shape of its table.
+        """
         raise NotImplementedError
 
     cdef int on_notification(self, Backend backend, int pid) except -1:
@@ -190,7 +197,7 @@ cdef class Backend(Stream):
         self.statements.clear()
         for effect in self.replies.effects_left():
             if effect.on_backend is not None:
-                self.statements[effect.on_backend] = None
+                self.statements[effect.on_backend] = effect.moment
         return 0
 
     cdef int inject_query(self, bytes sql, int flags) except -1:
@@ -409,10 +416,13 @@ cdef class Backend(Stream):
             return self._error(buffer, start, position, left)
         if head == NULL or memchr(b"DdVTtN", kind, 6) == NULL:
             return self._out_of_step(kind)
-        if kind == b"T" and head.kind == DESCRIBE:
+        if kind == b"T" and head.kind == DESCRIBE and not head.flags & SWALLOW:
             self.replies.pop()
             return 1
         if head.flags & SWALLOW:
+            if kind == b"T" and head.kind == DESCRIBE:
+                # So many columns that nobody compares them.
+                self.replies.pop()
             self._give(buffer + start, position - start, True)
             return 0
         return 1
@@ -456,7 +466,9 @@ cdef class Backend(Stream):
                 state = _sqlstate(data + position + 5, total - 5)
                 if self.stood_in is not None:
                     state = _sqlstate(PyBytes_AS_STRING(self.stood_in), PyBytes_GET_SIZE(self.stood_in))
-                if state is not None and self.owner.on_refused(self, state):
+                if state is not None and self.owner.on_refused(
+                    self, state, RESHAPED in PyBytes_FromStringAndSize(data + position, total)
+                ):
                     return REFUSED
                 decided = True
                 break
@@ -511,7 +523,9 @@ cdef class Backend(Stream):
                 self.replies.pop()
         elif kind == b"T":
             if head != NULL and head.kind == DESCRIBE:
-                self.replies.pop()
+                effect = self.replies.pop()
+                if swallow:
+                    self._described(effect, payload, size)
         elif kind == b"2":
             expected = BIND
         elif kind == b"1":
@@ -538,7 +552,10 @@ cdef class Backend(Stream):
                 write_u32(payload, <uint32_t> self.owner.on_notification(self, <int> read_u32(payload)))
             # At any time, also among the answers to what pgamb has asked.
             return 1
-        elif kind == b"N" or kind == b"t" or kind == b"H" or kind == b"c" or kind == b"V":
+        elif kind == b"t":
+            if swallow:
+                self.described_types = PyBytes_FromStringAndSize(payload, size)
+        elif kind == b"N" or kind == b"H" or kind == b"c" or kind == b"V":
             pass
         else:
             return self._out_of_step(kind)
@@ -548,10 +565,25 @@ cdef class Backend(Stream):
             effect = self.replies.pop()
             if effect is not None and effect.on_backend is not None and self.owner is not None:
                 self.owner.on_parsed(self, <Statement> effect.on_backend)
+            if swallow and expected == DESCRIBE:
+                self._described(effect, NULL, 0)
         if swallow:
             self._give(buffer + start, position - start, True)
             return 0
         return 1
+
+    cdef int _described(self, Effect effect, const char* payload, size_t size) except -1:
+        """A RowDescription, or (without `payload`) NoData, that pgamb has asked for."""
+        cdef bytes columns
+        # It may leave, and nobody else hold it then.
+        cdef Owner owner = self.owner
+        if effect is None or owner is None:
+            return 0
+        columns = b"" if payload == NULL else columns_of(payload, size)
+        if columns is not None and self.described_types is not None:
+            owner.on_described(self, effect, self.described_types, columns)
+        self.described_types = None
+        return 0
 
     cdef bint _out_of_step(self, uint8_t kind) except -1:
         self.lose(ProtocolViolation(f"the server sent a message of type {chr(kind)!r} that nothing asked for"))
@@ -685,7 +717,8 @@ cdef class Backend(Stream):
         if effect.on_backend is not None:
             self.statements.pop(effect.on_backend, None)
         if effect.evicted is not None:
-            self.statements[effect.evicted] = None
+            # What it was prepared for may have been something else.
+            self.statements[effect.evicted] = 0
         if self.owner is not None and effect.name is not None:
             self.owner.on_undo(self, effect, failed)
         return 0
@@ -749,6 +782,25 @@ cdef class Backend(Stream):
             self.captured = []
         self.captured.append(row)
         return 0
+
+
+cdef bytes columns_of(const char* description, size_t size):
+    """Return what makes the type of a result of a RowDescription, None if it is malformed.
+
+    Which column of which table it is does not.
+    """
+    cdef bytearray columns = bytearray(description[:size])
+    cdef char* data = columns
+    cdef char* end = data + size
+    cdef char* field = data + 2
+    cdef char* zero
+    while field < end:
+        zero = <char*> memchr(field, 0, end - field)
+        if zero == NULL or end - zero < 19:
+            return None
+        memset(zero + 1, 0, 6)
+        field = zero + 19
+    return bytes(columns)
 
 
 cdef bint _is_fatal(const char* fields, size_t size) noexcept:

@@ -40,7 +40,7 @@ from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
 from pgamb.relay.replies cimport COPY_END, QUERY, SETTLE, SWALLOW, SYNC, Effect
 from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
 from pgamb.relay.session cimport (
-    ASKING, CANCELING, CLOSED, NAMING, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
+    ASKING, CANCELING, CHECKING, CLOSED, NAMING, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
 )
 from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
@@ -495,6 +495,11 @@ cdef class Frontend(Identity):
             return 0
         if need & NEED_NAMES and not self._turn_native(prepared.batch_may_prepare()):
             return 0
+        if prepared.reused and not self.checked and prepared.check(
+            self.backend, prepared.synced and prepared.binds == 1 and self._may_keep(need, end)
+        ):
+            self.state = CHECKING
+            return 0
         if self.block is not None:
             self._enter(
                 need, prepared.synced and (
@@ -740,6 +745,7 @@ cdef class Frontend(Identity):
             backend = None
         elif self.state == SETTLING or (self.pending is not None and (
             self.state == ASKING or self.state == RESTORING or self.state == CANCELING or self.state == NAMING
+            or self.state == CHECKING
         )):
             return 0
         elif backend is not None:

@@ -11,12 +11,14 @@ from libc.stdint cimport uint8_t
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.clock cimport now_s
-from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_MODE
+from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_MODE, WISH_REPLICA
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
 from pgamb.relay.router cimport Router
 from pgamb.relay.routes cimport LOST_THERE, REFUSED_THERE
-from pgamb.relay.session cimport ASKING, CANCELING, PREPARING, READY, RESTORING, SETTLING, STALLED, TURNING
+from pgamb.relay.session cimport (
+    ASKING, CANCELING, CHECKING, PREPARING, READY, RESTORING, SETTLING, STALLED, TURNING,
+)
 from pgamb.relay.statement cimport Plan, Statement
 
 from pgamb.errors import (
@@ -69,7 +71,7 @@ cdef class Healer(Router):
         self.prepared.need &= ~(NEED_READ | NEED_NEUTRAL)
         return 0
 
-    cdef bint on_refused(self, Backend backend, bytes state) except -1:
+    cdef bint on_refused(self, Backend backend, bytes state, bint reshaped) except -1:
         cdef Pool pool = self.pool
         cdef bint conflict = state in CONFLICTS
         if not pool.replica or backend.unkept or self.pass_left or not (conflict or state in REFUSALS):
@@ -81,8 +83,36 @@ cdef class Healer(Router):
         else:
             self.relay.refusals += 1
         self.relay.tell_repeated(self, None)
-        self._repeat(LOST_THERE if conflict else REFUSED_THERE)
+        # A statement that has outlived its table's shape is no less a read; whether it has, the primary knows.
+        self._repeat(LOST_THERE if conflict or reshaped else REFUSED_THERE)
         return 1
+
+    cdef int _on_reshaped(self, Backend backend, Statement statement) except -1:
+        cdef Pool pool = self.pool
+        if self.state == CHECKING:
+            self.prepared.reshaped.add(statement)
+            return 0
+        if backend.kept.size() and not (backend.forwarded or backend.unkept or self.pass_left):
+            self._take_back(backend)
+            pool.recall(backend)
+            self.relay.tell_repeated(self, None)
+            return self._repeat(LOST_THERE)
+        # In the middle of a batch there was no way to find out before. Nobody gets what it does not expect.
+        return self._die(AdminShutdown(
+            "cached plan must not change result type: a table was changed while the statement was under way",
+            hint="Connect again.",
+        ))
+
+    cdef int _end_check(self) except -1:
+        self.state = READY
+        self.checked = True
+        if self.prepared.reshaped and self.pool.replica and self.role != WISH_REPLICA:
+            # This replica may not have seen yet what the session has.
+            self.prepared.reshaped.clear()
+            self.checked = False
+            self._release()
+            self.healing = LOST_THERE
+        return self._resume()
 
     cdef int _take_back(self, Backend backend) except -1:
         """What is kept goes to the front of what is pending, as if it had not been sent."""
@@ -123,11 +153,11 @@ cdef class Healer(Router):
     cdef bytes on_error(self, Backend backend, bytes payload):
         # What did not happen unpins nothing.
         self.unpins = 0
-        if backend.kept.size() and self.pool.replica and self.plan is not None and backend.replies.owes_one() and (
-            parse_error_fields(payload).get("C", "").encode() in REFUSALS
-        ):
-            # Too late for this time: rows have been forwarded.
-            self._learn(self.plan)
+        if backend.kept.size() and self.pool.replica and self.plan is not None and backend.replies.owes_one():
+            fields = parse_error_fields(payload)
+            if fields.get("C", "").encode() in REFUSALS and fields.get("R") != "RevalidateCachedQuery":
+                # Too late for this time: rows have been forwarded.
+                self._learn(self.plan)
         self.batch_failed = True
         if self.block is not None:
             self.block.failed = True
@@ -171,7 +201,12 @@ cdef class Healer(Router):
         if self.condemned_at_s and now_s() - self.condemned_at_s < CONDEMNED_S and sqlstate == "57P01":
             # pg_terminate_backend() was meant for this session, and not for the server.
             return self._die(error)
-        if state == SETTLING:
+        if state == CHECKING:
+            self.state = READY
+            self.prepared.reshaped.clear()
+        if state == SETTLING or (
+            state == CHECKING and not (in_transaction or self.pins or backend.replies.owed())
+        ):
             # Nothing of this unit has been sent: it goes elsewhere.
             return self._resume()
         if state == RESTORING and not self.pins:

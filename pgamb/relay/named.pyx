@@ -66,8 +66,8 @@ cdef class Spoken:
 cdef class Named(Prepared):
     """The prepared statements of one session."""
 
-    def __init__(self, statements, int limit):
-        Prepared.__init__(self, statements, limit)
+    def __init__(self, statements, int limit, str user):
+        Prepared.__init__(self, statements, limit, user)
         self.said = {}
 
     @property
@@ -96,7 +96,7 @@ cdef class Named(Prepared):
         if phrase.verb is PREPARE:
             if phrase.name not in self.names:
                 spoken.statement = self.statements.of_prepare(
-                    phrase.body, sql[:phrase.start], sql[phrase.end:], self.parameters.naming
+                    phrase.body, sql[:phrase.start], sql[phrase.end:], self.parameters.naming, self.user
                 )
             return spoken
         statement = self.names.get(phrase.name)
@@ -131,25 +131,22 @@ cdef class Named(Prepared):
             return spoken.sql
         spoken.renamed = True
         backend.stood_in = None
-        if statement not in backend.statements or prepares:
-            self._begin(backend)
-            if prepares and statement in backend.statements:
-                self._put_close(statement.name)
-                backend.replies.push(CLOSE, SWALLOW, None)
-                del backend.statements[statement]
-            elif prepares:
-                self._make_room()
-            else:
-                self.flags = 0 if self.amid else STAND_IN
-                self._need_on_backend(NULL, statement)
-                self.flags = 0
-            if self.staged:
-                self._end(0 if prepares else STAND_IN)
-            self.backend = None
+        self._begin(backend)
+        if prepares and statement in backend.statements:
+            self._put_close(statement.name)
+            backend.replies.push(CLOSE, SWALLOW, None)
+            del backend.statements[statement]
+        elif prepares:
+            self._make_room()
         else:
-            backend.statements.move_to_end(statement)
+            self.flags = 0 if self.amid else STAND_IN
+            self._need_on_backend(NULL, statement)
+            self.flags = 0
+        if self.staged:
+            self._end(0 if prepares else STAND_IN)
+        self.backend = None
         if prepares:
-            backend.statements[statement] = None
+            backend.statements[statement] = self.note_prepared(statement)
         return spoken.sql[:spoken.phrase.start] + statement.name + spoken.sql[spoken.phrase.end:]
 
     cdef Effect effect_of(self, Spoken spoken):
@@ -161,6 +158,7 @@ cdef class Named(Prepared):
             effect.name = name
             effect.statement = spoken.statement
             self.names[name] = spoken.statement
+            effect.moment = self.statements.moment
             if len(self.said) > 2 * len(self.names) + 16:
                 # A name may come back when its DEALLOCATE fails, so it is not forgotten there.
                 self.said = {name: said for name, said in self.said.items() if name in self.names}

@@ -18,11 +18,14 @@ cdef class Prepared:
     cdef readonly bint native       # they are on the session's backend under these names, and nothing is renamed
     cdef dict undone                # names whose Parse failed while what follows it was under way -> Statement
     cdef Statement unnamed
+    cdef dict moments               # Statement -> when the session has prepared it last
     cdef Statements statements
+    cdef str user
     cdef object parameters          # ParameterSet under which the next batch is prepared
     cdef int limit                  # statements per backend
     # What the last `scan` found.
     cdef list found                 # a Statement or None for each Parse, Bind and Describe
+    cdef list reused                # named statements in it that were prepared before
     cdef int need
     cdef int pins
     cdef int unpins
@@ -45,10 +48,10 @@ cdef class Prepared:
     cdef Backend backend
     cdef const char* region         # the beginning of what is sent as it is
     cdef size_t staged
-    cdef bint quiet                 # nothing is under way before it that could fail
     cdef bint touched               # something is not sent as it is
     cdef bint amid                  # what is put together stands in the middle of a batch of the application's
     cdef uint8_t flags              # of the replies to what is slipped in
+    cdef set reshaped               # statements that were found to be something else on this backend
     cdef set fresh                  # names prepared behind a DEALLOCATE ALL of the same batch; None without one
 
     cdef Scan scan(self, const char* data, size_t size) except *
@@ -57,6 +60,10 @@ cdef class Prepared:
     cdef size_t send_bind_head(self, Backend backend, const char* data, size_t available) except 0
     cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1
     cdef bytes with_own_names(self, bytes payload)
+    cdef bint check(self, Backend backend, bint kept) except -1
+    cdef bint is_newer(self, Statement statement)
+    cdef int replace(self, Statement statement, bytes types, bytes columns, unsigned long long moment) except -1
+    cdef unsigned long long note_prepared(self, Statement statement) except 0
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int forget_all(self, Backend backend) except -1
     cdef int prepare_deallocate(self, Backend backend, bytes name) except -1
@@ -76,6 +83,7 @@ cdef class Prepared:
     cdef int _put_string(self, bytes text) except -1
     cdef int _put_parse(self, bytes name, bytes sql, bytes types) except -1
     cdef int _put_close(self, bytes name) except -1
+    cdef int _put_described(self, bytes types, Statement statement, Effect effect, int flags) except -1
     cdef int _put_prepare(self, Statement statement, Effect effect) except -1
     cdef int _begin(self, Backend backend) except -1
     cdef int _end(self, int flags) except -1

@@ -21,7 +21,9 @@ from pgamb.relay.numbers cimport (
     NEED_READ_ONLY, NEED_SHOW,
 )
 from pgamb.relay.reactor cimport STAGING_BYTES
-from pgamb.relay.replies cimport ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, PARSE, SWALLOW, SYNC
+from pgamb.relay.replies cimport (
+    ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, FORGIVE, PARSE, SETTLE, SWALLOW, SYNC,
+)
 
 from pgamb.session.custom import bound_names
 
@@ -35,15 +37,39 @@ cdef enum:
     ALONE = NEED_BEGIN | NEED_READ_ONLY | NEED_END | NEED_DEALLOCATE | NEED_SHOW | NEED_EXECUTE
 
 
+class Reshaped:
+    """What a statement gets that is something else on this backend than where the session has prepared it."""
+
+    @staticmethod
+    def own_words(payload, cause):
+        """Say what PostgreSQL says where it was prepared before; anything but "there is none" is its own to say."""
+        if b"\0C26000\0" not in payload:
+            return payload
+        return (
+            b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0"
+            b"Fplancache.c\0RRevalidateCachedQuery\0\0"
+        )
+
+
+cdef Effect reshaped_effect():
+    cdef Effect effect = Effect()
+    effect.phrase = Reshaped
+    return effect
+
+
 cdef class Prepared:
     """The named statements and the unnamed one of one session."""
 
-    def __init__(self, Statements statements, int limit):
+    def __init__(self, Statements statements, int limit, str user):
         self.statements = statements
         self.limit = limit
+        self.user = user
         self.names = {}
         self.undone = {}
+        self.moments = {}
         self.found = []
+        self.reused = []
+        self.reshaped = set()
 
     # Understanding.
 
@@ -58,6 +84,7 @@ cdef class Prepared:
         cdef int parses = 0
         cdef bint bound = False
         self.found.clear()
+        self.reused.clear()
         self.need = ALL_OF
         self.pins = 0
         self.unpins = 0
@@ -194,12 +221,15 @@ cdef class Prepared:
         return statement
 
     cdef Statement _statement(self, bytes sql, bytes types, bint named):
-        return self.statements.of(sql, types, self.parameters.naming) if named else self.statements.unnamed(sql, types)
+        if not named:
+            return self.statements.unnamed(sql, types)
+        return self.statements.of(sql, types, self.parameters.naming, self.user)
 
     cdef Statement _named(self, const char* body, const char* end, bint bind, dict pending):
         """Return the statement that a Bind or a Describe speaks of, None if there is none of that name."""
         cdef const char* name = _behind(body, end) if bind else body + 1
         cdef bytes text
+        cdef Statement statement
         if name == NULL:
             return None
         text = _text(name, end)
@@ -209,7 +239,10 @@ cdef class Prepared:
             return <Statement> pending[text]
         if not text:
             return self.unnamed
-        return self.names.get(text)
+        statement = self.names.get(text)
+        if statement is not None:
+            self.reused.append(statement)
+        return statement
 
     cdef bint prepare_alone(self, const char* data, size_t size, object group, object parameters) except -1:
         """Carry out the batch that the last `scan` found, if it can be done without PostgreSQL.
@@ -241,6 +274,8 @@ cdef class Prepared:
                 return 0
             position = end - data
         self.names.update(fresh)
+        for statement in fresh.values():
+            self.note_prepared(statement)
         self.completions = b"1\0\0\0\4" * len(fresh)
         return 1
 
@@ -257,7 +292,6 @@ cdef class Prepared:
         self.staged = 0
         self.touched = False
         self.fresh = None
-        self.quiet = backend.replies.count == 0 and not backend.doomed
         if self.undone and not backend.replies.count:
             self.undone.clear()
         while position < size:
@@ -290,6 +324,7 @@ cdef class Prepared:
                 self._close(message, total)
             position += total
         self._finish(data + size)
+        self.reshaped.clear()
         if backend.kept.size() == 0:
             backend.answer()
         return 0
@@ -374,6 +409,7 @@ cdef class Prepared:
     cdef int _parse(self, const char* message, size_t total, Statement statement) except -1:
         cdef Effect effect
         cdef bytes name
+        cdef unsigned long long moment
         if statement is None:
             # Malformed: PostgreSQL says how.
             self.backend.replies.push(PARSE, 0, None)
@@ -415,23 +451,18 @@ cdef class Prepared:
             # Whether the backend has it still is not known before the DEALLOCATE ALL is answered.
             self._put_close(statement.name)
             self.backend.replies.push(CLOSE, SWALLOW, None)
-            effect.on_backend = statement
-            self.backend.statements[statement] = None
             self.backend.tainted = True
         elif statement in self.backend.statements:
-            if (self.quiet and self.backend.status != b"E") or statement.plan.need & NEED_END:
+            if statement.plan.need & NEED_END:
+                # There is nothing in it that could have changed.
                 self.backend.replies.push(PARSE, ANSWER, effect)
                 return 0
-            # What may be prepared in a failed transaction (ROLLBACK TO, nothing at all) PostgreSQL tells best.
+            # It may be something else since, and what may be prepared in a failed transaction PostgreSQL tells best.
             self._give_up(statement)
-            effect.on_backend = statement
         else:
             self._make_room()
-            effect.on_backend = statement
-            self.backend.statements[statement] = None
-        self._put_parse(statement.name, statement.sql, statement.types)
-        self.backend.replies.push(PARSE, 0, effect)
-        return 0
+        self.note_prepared(statement)
+        return self._put_described(statement.types, statement, effect, 0)
 
     cdef int _refuse_duplicate(self, const char* message, bytes name) except -1:
         """Let PostgreSQL say 42P05 in its own words: give the backend that name first."""
@@ -461,18 +492,101 @@ cdef class Prepared:
     cdef int _need_on_backend(self, const char* message, Statement statement) except -1:
         """See to it that the backend has a named statement before `message` is sent."""
         cdef Effect effect
-        if statement in self.backend.statements:
+        cdef object held = self.backend.statements.get(statement)
+        if held is not None and held >= self.moments.get(statement, 0):
             self.backend.statements.move_to_end(statement)
             return 0
         self._take(message)
-        self._make_room()
+        if held is not None:
+            # The session has prepared it later than that: it may be something else since.
+            self._give_up(statement)
+        if statement in self.reshaped:
+            # PostgreSQL says that there is none: the transaction fails as it should, and the words are put right.
+            self.backend.statements.pop(statement, None)
+            return 0
+        if held is None:
+            self._make_room()
         effect = Effect()
-        effect.on_backend = statement
-        self.backend.statements[statement] = None
         if statement.head is not None:
+            effect.on_backend = statement
+            self.backend.statements[statement] = effect.moment = self.statements.moment
             return self._put_prepare(statement, effect)
-        self._put_parse(statement.name, statement.sql, statement.types)
-        self.backend.replies.push(PARSE, SWALLOW | self.flags, effect)
+        # Who has prepared it before it was described last has these types, whatever has become of its tables.
+        return self._put_described(
+            statement.types if statement.columns is None or self.is_newer(statement) else statement.resolved,
+            statement, effect, SWALLOW,
+        )
+
+    cdef int _put_described(self, bytes types, Statement statement, Effect effect, int flags) except -1:
+        """Parse a statement and have it described: backends may not differ in what it is."""
+        cdef Effect description = Effect()
+        effect.on_backend = description.described = statement
+        effect.moment = description.moment = self.statements.moment
+        self.backend.statements[statement] = effect.moment
+        self.backend.statements.move_to_end(statement)
+        self._put_parse(statement.name, statement.sql, types)
+        self.backend.replies.push(PARSE, flags | self.flags, effect)
+        self._put_header(b"D", 4 + 1 + len(statement.name) + 1)
+        self._put(b"S", 1)
+        self._put_string(statement.name)
+        self.backend.replies.push(DESCRIBE, SWALLOW | self.flags, description)
+        return 0
+
+    cdef bint check(self, Backend backend, bint kept) except -1:
+        """Have what the last `scan` found prepared on the backend, if it must not run there unless it is what it was.
+
+        Return whether that was sent, in a batch of its own: its owner hears when that is done (SETTLE). A unit that is
+        `kept` can be taken back while nothing of its answer has been told, which saves the wait.
+        """
+        cdef Statement statement
+        cdef object held, since
+        cdef bint begun = False
+        if self.native or backend.skipping or backend.batch_open or backend.status == b"E" or backend.doomed:
+            return 0
+        for statement in self.reused:
+            held = backend.statements.get(statement)
+            since = self.moments.get(statement, 0)
+            if held is not None and held >= since or not statement.columns or since > statement.confirmed:
+                continue
+            if kept and len(self.reused) == 1 and not statement.doubtful:
+                continue
+            if not begun:
+                if not backend.replies.will_end():
+                    return 0
+                begun = True
+                self._begin(backend)
+                self.flags = FORGIVE
+            self._need_on_backend(NULL, statement)
+        if begun:
+            self.flags = 0
+            self._end(FORGIVE | SETTLE)
+        return begun
+
+    cdef unsigned long long note_prepared(self, Statement statement) except 0:
+        """The session prepares it now: a backend that has it from before is none the wiser."""
+        self.statements.moment += 1
+        if len(self.moments) > 2 * len(self.names) + 16:
+            held = set(self.names.values())
+            self.moments = {each: moment for each, moment in self.moments.items() if each in held}
+        self.moments[statement] = self.statements.moment
+        return self.statements.moment
+
+    cdef bint is_newer(self, Statement statement):
+        """Tell whether the session has prepared it after it was last known to be what it was."""
+        return self.moments.get(statement, 0) > statement.confirmed
+
+    cdef int replace(self, Statement statement, bytes types, bytes columns, unsigned long long moment) except -1:
+        """It is something else where the session has prepared it: share that with those who have prepared it since."""
+        cdef Statement successor = self.statements.successor(statement)
+        cdef bytes name
+        if not successor.confirm(types, columns, moment):
+            # That has been outlived, too.
+            self.statements.retire(successor)
+            successor = self.statements.successor(statement)
+            successor.confirm(types, columns, moment)
+        self.moments[successor] = self.moments.pop(statement)
+        for name in [name for name, each in self.names.items() if each is statement]:
+            self.names[name] = successor
         return 0
 
     cdef int _put_prepare(self, Statement statement, Effect effect) except -1:
@@ -556,7 +670,9 @@ cdef class Prepared:
             self._need_on_backend(message, statement)
             rest = _behind(name, end)
             self._rename(message, name, rest, statement.name)
-            if statement.head is not None:
+            if statement in self.reshaped:
+                effect = reshaped_effect()
+            elif statement.head is not None:
                 effect = self.spoken_of(statement, _text(name, end))
         # Else there is no such statement, which PostgreSQL says best.
         self.backend.replies.push(BIND, 0, effect)
@@ -595,7 +711,9 @@ cdef class Prepared:
             elif statement is not None and rest != NULL and not self.native:
                 self._need_on_backend(message, statement)
                 self._rename(message, message + 6, rest, statement.name)
-                if statement.head is not None:
+                if statement in self.reshaped:
+                    effect = reshaped_effect()
+                elif statement.head is not None:
                     effect = self.spoken_of(statement, _text(message + 6, end))
         self.backend.replies.push(DESCRIBE, 0, effect)
         return 0

@@ -35,6 +35,8 @@ cdef class Effect:
     cdef object previous            # Statement that the name meant before, or None
     cdef bytes name                 # the session's name; None when only a backend is concerned
     cdef object on_backend          # Statement added to the backend (parsed) or None
+    cdef object described           # Statement that pgamb wants to have described, or None
+    cdef unsigned long long moment  # ... when it was parsed
     cdef object evicted             # Statement removed from the backend, or None
     cdef object phrase              # relay.named.Spoken: what the Query said under another name, None most often
 

@@ -20,6 +20,7 @@ cdef enum State:
     RESTORING       # ... and given back what a RESET returns to
     PREPARING       # statements are being prepared, and a Sync of ours ends that
     NAMING          # the sessions that the next statement names are being given backends
+    CHECKING        # ... to find out whether they are what they were
     TURNING         # the session's statements are being prepared under its own names
     STALLED         # the next statement needs another backend than the one still at work
     CANCELING       # until a cancel request for its backend has been dealt with
@@ -100,6 +101,7 @@ cdef class Session(Speaker):
     cdef bint opened                        # ... it has been sent, and not been answered
     cdef bint batch_failed
     cdef unsigned int namings               # how often what it sent has named sessions
+    cdef bint checked                       # what its unit uses has been prepared on it, as far as that is possible
     cdef bint unfitted                      # the backend attached has not been given this session's parameters
     cdef double condemned_at_s              # monotonic: when pg_terminate_backend() was last called for it, 0: never
     cdef uint8_t healing                    # Reason why the unit at hand is asked again, 0 if it is not
@@ -131,6 +133,9 @@ cdef class Session(Speaker):
     cdef int on_parameter(self, Backend backend) except -1
     cdef int on_reported(self, Backend backend) except -1
     cdef int on_parsed(self, Backend backend, Statement statement) except -1
+    cdef int _on_reshaped(self, Backend backend, Statement statement) except -1
+    cdef int _end_check(self) except -1
+    cdef int on_described(self, Backend backend, Effect effect, bytes types, bytes columns) except -1
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef bint _settle(self) except -1
     cdef int _ask(self) except -1

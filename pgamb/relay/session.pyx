@@ -140,7 +140,7 @@ cdef class Session(Speaker):
             return "idle" if self.block is None else "virtual"
         return {
             WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
-            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", TURNING: "active", NAMING: "stalled",
+            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", CHECKING: "active", TURNING: "active", NAMING: "stalled",
             CLOSED: "closed",
         }[self.state]
 
@@ -181,7 +181,7 @@ cdef class Session(Speaker):
     cdef int _note(self, int need, int pins, int unpins, frozenset customs) except -1:
         """Remember what follows from a unit that is being sent."""
         self.units += 1
-        self.granted = False
+        self.granted = self.checked = False
         self.healing = 0
         self.asked_floor = 0
         if self.parked:
@@ -384,6 +384,27 @@ cdef class Session(Speaker):
     cdef int on_parsed(self, Backend backend, Statement statement) except -1:
         return statement.accept(self.group, self.parameters)
 
+    cdef int on_described(self, Backend backend, Effect effect, bytes types, bytes columns) except -1:
+        cdef Statement statement = <Statement> effect.described
+        if self.prepared is None or statement.confirm(types, columns, effect.moment):
+            return 0
+        # Something else has its text now: a table has changed, and that was not seen here. Who uses it next on this
+        # backend has to prepare it again.
+        if statement in backend.statements:
+            backend.statements[statement] = 0
+        self.group.statements.retire(statement)
+        if self.prepared.is_newer(statement):
+            return self.prepared.replace(statement, types, columns, effect.moment)
+        return self._on_reshaped(backend, statement)
+
+    cdef int _on_reshaped(self, Backend backend, Statement statement) except -1:
+        """What the session has prepared is something else on this backend."""
+        raise NotImplementedError
+
+    cdef int _end_check(self) except -1:
+        """What the next unit uses is on the backend, or cannot be."""
+        raise NotImplementedError
+
     cdef int on_undo(self, Backend backend, Effect effect, bint failed) except -1:
         if self.prepared is not None:
             self.prepared.undo(backend, effect, failed)
@@ -531,6 +552,8 @@ cdef class Session(Speaker):
         if self.state == TURNING:
             self.state = READY
             return self._resume()
+        if self.state == CHECKING:
+            return self._end_check()
         self.state = READY
         if error is not None:
             self._unsettled(backend, error)
@@ -569,7 +592,7 @@ cdef class Session(Speaker):
     cdef int _hear(self) except -1:
         """Be ready to know of prepared statements."""
         if self.prepared is None:
-            self.prepared = Named(self.group.statements, self.relay.prepared_limit)
+            self.prepared = Named(self.group.statements, self.relay.prepared_limit, self.group.user)
         self.prepared.parameters = self.parameters
         return 0
 

@@ -47,24 +47,34 @@ cdef class Statement:
     cdef unsigned int generation    # of the plan
     cdef bint replaced              # its text is not the application's
     cdef set accepted               # (group, parameters) under which PostgreSQL has accepted it
+    cdef tuple key                  # of `Statements.canonical`
+    # What PostgreSQL says of it, wherever it was prepared: a backend where it says something else does not keep it.
+    cdef bytes resolved             # the types of its parameters, as `types`; None until it was described
+    cdef bytes columns              # of its result, without what does not make its type; empty if there is none
+    cdef unsigned long long confirmed   # the moment of the newest Parse of which this was true
+    cdef bint doubtful              # ... and of a later one it was not
     cdef object __weakref__
 
     cdef bytes prepare_sql(self)
     cdef bint is_accepted(self, object group, object parameters)
     cdef int accept(self, object group, object parameters) except -1
+    cdef bint confirm(self, bytes resolved, bytes columns, unsigned long long moment)
 
 
 cdef class Statements:
     cdef readonly Plans plans
     cdef public frozenset customs   # custom parameters that the database's functions may set; None, most often
-    cdef object canonical           # WeakValueDictionary: (sql, types, naming) or (tail, None, naming) -> Statement
+    cdef object canonical           # WeakValueDictionary: (sql, types, naming, user), or (tail, None, ...) -> Statement
     cdef bytes prefix               # of every name
     cdef unsigned long long issued
+    cdef unsigned long long moment      # counts the Parses of all sessions: which was before which
     cdef public bint asks_sequences     # sessions of the database use currval() or lastval()
 
-    cdef Statement of(self, bytes sql, bytes types, object naming)
-    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming)
+    cdef Statement of(self, bytes sql, bytes types, object naming, str user)
+    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming, str user)
+    cdef Statement successor(self, Statement statement)
+    cdef int retire(self, Statement statement) except -1
     cdef Statement unnamed(self, bytes sql, bytes types)
-    cdef Statement _issue(self, bytes sql)
+    cdef Statement _issue(self, tuple key, bytes sql)
     cdef int renew(self) except -1
     cdef int replan(self, Statement statement) except -1

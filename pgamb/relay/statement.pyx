@@ -145,6 +145,18 @@ cdef class Statement:
         self.accepted.add((group, parameters))
         return 0
 
+    cdef bint confirm(self, bytes resolved, bytes columns, unsigned long long moment):
+        """PostgreSQL has described what was parsed at `moment`; return whether it is what it has always been."""
+        if self.columns is None:
+            self.resolved = resolved
+            self.columns = columns
+        elif self.columns != columns or self.resolved != resolved:
+            self.doubtful = True
+            return 0
+        self.confirmed = max(self.confirmed, moment)
+        self.doubtful = False
+        return 1
+
     def __repr__(self):
         return f"<Statement {self.name!r} {self.sql!r}>"
 
@@ -158,35 +170,54 @@ cdef class Statements:
         self.prefix = b"pgamb_" + binascii.hexlify(os.urandom(6))
         self.canonical = weakref.WeakValueDictionary()
 
-    cdef Statement of(self, bytes sql, bytes types, object naming):
-        """Return the statement of all sessions that prepare this under the same `ParameterSet.naming`."""
-        cdef Statement statement = self.canonical.get((sql, types, naming))
+    cdef Statement of(self, bytes sql, bytes types, object naming, str user):
+        """Return the statement of all sessions of `user` that prepare this under the same `ParameterSet.naming`."""
+        cdef tuple key = (sql, types, naming, user)
+        cdef Statement statement = self.canonical.get(key)
         if statement is None:
-            statement = self._issue(sql)
+            statement = self._issue(key, sql)
             statement.types = types
-            self.canonical[(sql, types, naming)] = statement
         return statement
 
-    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming):
+    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming, str user):
         """Return the statement of all sessions whose PREPARE has this behind its name; `sql` is what it prepares.
 
         What stands before the name is that of the first of them.
         """
-        cdef Statement statement = self.canonical.get((tail, None, naming))
+        cdef tuple key = (tail, None, naming, user)
+        cdef Statement statement = self.canonical.get(key)
         if statement is None:
-            statement = self._issue(sql)
+            statement = self._issue(key, sql)
             statement.head = head
             statement.tail = tail
-            self.canonical[(tail, None, naming)] = statement
         return statement
 
-    cdef Statement _issue(self, bytes sql):
+    cdef Statement successor(self, Statement statement):
+        """Return what those share who prepare it anew."""
+        cdef Statement successor = self.canonical.get(statement.key)
+        if successor is None:
+            successor = self._issue(statement.key, statement.sql)
+            successor.types = statement.types
+            successor.head = statement.head
+            successor.tail = statement.tail
+            successor.replaced = statement.replaced
+        return successor
+
+    cdef Statement _issue(self, tuple key, bytes sql):
         cdef Statement statement = Statement()
+        statement.key = key
         statement.sql = sql
         self.issued += 1
         statement.name = b"%s_%d" % (self.prefix, self.issued)
         self.replan(statement)
+        self.canonical[key] = statement
         return statement
+
+    cdef int retire(self, Statement statement) except -1:
+        """From now on it is prepared under another name: it has become something else."""
+        if self.canonical.get(statement.key) is statement:
+            del self.canonical[statement.key]
+        return 0
 
     cdef int renew(self) except -1:
         """From now on prepare under new names: what backends hold may have outlived the tables it was made for.
