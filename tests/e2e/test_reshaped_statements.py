@@ -29,6 +29,7 @@ DDL = {
 READ = "SELECT * FROM shape ORDER BY 1"
 WRITE = "UPDATE shape SET id = id RETURNING *"
 SQL = {"read": READ, "write": WRITE}
+ADDED = "SELECT 1 FROM pg_attribute WHERE attname = 'd' AND attrelid = 'shape'::regclass"
 
 
 class Stage:
@@ -117,7 +118,7 @@ def _without_oids(heard: list[object]) -> list[object]:
 
 def _columns(said: object) -> object:
     match said:
-        case ("T", payload):
+        case ("T", bytes(payload)):
             columns, position = [], 2
             while position < len(payload):
                 zero = payload.index(0, position)
@@ -283,14 +284,7 @@ def test_a_replica_that_says_so_is_asked_again(bare_cluster: Cluster) -> None:
         stage.say(wire, *prepare("q", READ))
         stage.say(wire, run("q"), SYNC)
         stage.behind_its_back(DDL["column"][0])
-        for server in bare_cluster.servers:
-            wait_for(
-                lambda s=server: s.query(
-                    "SELECT 1 FROM pg_attribute WHERE attname = 'd' AND attrelid = 'shape'::regclass"
-                ),
-                30,
-                "it is replayed",
-            )  # type: ignore[misc]
+        wait_for(lambda: all(server.query(ADDED) for server in bare_cluster.servers), 30, "it is replayed")
         for _ in range(3):
             stage.say(wire, run("q"), SYNC)
         assert repr(stage.heard).count(RESHAPED[2]) == 3
