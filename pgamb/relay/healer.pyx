@@ -11,7 +11,9 @@ from libc.stdint cimport uint8_t
 from pgamb.relay.backend cimport Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.clock cimport now_s
-from pgamb.relay.numbers cimport NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_MODE, WISH_REPLICA
+from pgamb.relay.numbers cimport (
+    NEED_NEUTRAL, NEED_READ, PIN_BACKEND_PID, PIN_PREPARE, PIN_SEQUENCES, PIN_SESSION_MODE, WISH_REPLICA,
+)
 from pgamb.relay.pool cimport Pool
 from pgamb.relay.replies cimport Effect
 from pgamb.relay.router cimport Router

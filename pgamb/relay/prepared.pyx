@@ -409,7 +409,6 @@ cdef class Prepared:
     cdef int _parse(self, const char* message, size_t total, Statement statement) except -1:
         cdef Effect effect
         cdef bytes name
-        cdef unsigned long long moment
         if statement is None:
             # Malformed: PostgreSQL says how.
             self.backend.replies.push(PARSE, 0, None)

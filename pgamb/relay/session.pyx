@@ -140,8 +140,8 @@ cdef class Session(Speaker):
             return "idle" if self.block is None else "virtual"
         return {
             WAITING: "waiting", PARKED: "waiting", SETTLING: "settling", ASKING: "asking", STALLED: "stalled",
-            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", CHECKING: "active", TURNING: "active", NAMING: "stalled",
-            CLOSED: "closed",
+            CANCELING: "stalled", RESTORING: "restoring", PREPARING: "active", CHECKING: "active",
+            TURNING: "active", NAMING: "stalled", CLOSED: "closed",
         }[self.state]
 
     @property
