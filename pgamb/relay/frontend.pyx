@@ -291,6 +291,7 @@ cdef class Frontend(Identity):
         if plan is not None and plan.shows and not self._knows_floor():
             return 0
         self.opening = self.block is not None and not (plan is not None and self._alone(need))
+        self.preparing = False
         if not self._attach(need, plan):
             return 0
         if self.backend.skipping:
@@ -361,6 +362,7 @@ cdef class Frontend(Identity):
             if take:
                 return take
         self.opening = self.block is not None
+        self.preparing = False
         if not self._attach(0, None):
             return 0
         if self.backend.skipping:
@@ -424,7 +426,7 @@ cdef class Frontend(Identity):
         cdef Named prepared
         cdef size_t total, end, take
         cdef int need
-        cdef bint large_bind = False, preparing, flushed, lasting
+        cdef bint large_bind = False, flushed, lasting
         if self.refusing:
             return self._skip_to_sync(data, size)
         if self.prepared is None:
@@ -455,9 +457,9 @@ cdef class Frontend(Identity):
                 self._note_answer(prepared.plan)
                 return take
         lasting = self.block is None or not self.block.failed
-        preparing = scan == COMPLETE and prepared.binds == 0 and prepared.executes == 0
+        self.preparing = scan == COMPLETE and prepared.binds == 0 and prepared.executes == 0
         flushed = (
-            lasting and preparing and prepared.closed and not prepared.synced and end > 5
+            lasting and self.preparing and prepared.closed and not prepared.synced and end > 5
             and need & NEED_READ and not self.pins
             and (self.backend is None or self.granted)
         )
@@ -488,7 +490,7 @@ cdef class Frontend(Identity):
         if prepared.shows and not self._knows_floor():
             return 0
         self.opening = self.block is not None and not (
-            (lasting and preparing and (prepared.synced or flushed))
+            (lasting and self.preparing and (prepared.synced or flushed))
             or (prepared.synced and prepared.plain and self._alone(need))
         )
         if not self._attach(need, prepared.plan):

@@ -294,7 +294,7 @@ cdef class Router(Session):
         return 0
 
     cdef int _note_route(self, Plan plan, Pool pool, int reason) except -1:
-        if plan is None or not plan.shows:
+        if not self.preparing and (plan is None or not plan.shows):
             self.plan = plan
             self.routed = pool
             self.reason = reason

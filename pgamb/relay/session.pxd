@@ -110,6 +110,7 @@ cdef class Session(Speaker):
     cdef readonly Pool routed               # ... and where; None: nowhere
     cdef Plan plan                          # ... and what it was, if that is known
     cdef bint multiple                      # ... are several statements in one Query
+    cdef bint preparing                     # the unit at hand executes nothing: nobody asks where that went
     cdef int unpins
     cdef list cancels                       # who asked to cancel what cannot be canceled yet; None, most often
     cdef bint canceled                      # ... what was taken back to be asked again

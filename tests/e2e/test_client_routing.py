@@ -223,6 +223,13 @@ def test_a_session_can_ask_for_what_pgamb_knows(ambassador: Ambassador) -> None:
             position = session.execute("SHOW pgamb.lsn", prepare=prepare).fetchone()
             assert position is not None
             assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+@1", position[0])
+        # To prepare the question goes somewhere, too, and is not what is asked about.
+        session.execute("CREATE TABLE IF NOT EXISTS asked ()")
+        session.execute("INSERT INTO asked DEFAULT VALUES")
+        found = session.execute("SHOW /* not seen before */ pgamb.last_route", prepare=True).fetchone()
+        assert found is not None
+        assert found[0].startswith("pg1 (primary): may write (INSERT")
+        session.execute("DROP TABLE asked")
         session.execute("BEGIN")
         assert ask(session, "SHOW pgamb.last_route").startswith("pgamb: answered by pgamb")
         session.execute("ROLLBACK")
