@@ -36,6 +36,8 @@ class Side:
         self.passed: dict[str, bool] = {}
         self.reports: dict[str, str] = {}
         self._command: tuple[str | Path, ...] = (
+            # A shell has what it starts in the background ignore Ctrl-C, and tests send that to their own children.
+            *("env", "--default-signal=INT"),
             *(python, "-m", "pytest", "-q", "--tb=short", f"--junitxml={self._report}", f"--timeout={TEST_TIMEOUT_S}"),
             *("-o", f"cache_dir={folder / 'cache'}", "-o", "junit_family=xunit1"),
             *options,

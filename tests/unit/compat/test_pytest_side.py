@@ -1,10 +1,11 @@
-"""What is read from pytest's report of a suite: names as pytest has them, and what passed, failed or was left out."""
+"""How a suite is started, and what its report says: tests as pytest names them, passed, failed or left out."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
-from tests.compat.pytest_side import read_report
+from tests.compat.pytest_side import Side, read_report
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.test_it" name="test_plain[1]" file="tests/test_it.py" />
@@ -28,3 +29,17 @@ def test_what_a_report_says(tmp_path: Path) -> None:
         "tests/test_it.py::test_torn_down": ["at its end"],
         "tests/test_it.py::test_silent": ["failure"],
     }
+
+
+def test_a_suite_hears_of_ctrl_c_wherever_it_is_started(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\ngrep SigIgn /proc/self/status\n")
+    python.chmod(0o755)
+    side = Side(python, tmp_path, tmp_path / "side", (), {})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        side.start().wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ignored = int((tmp_path / "side" / "log.txt").read_text().split()[1], 16)
+    assert not ignored & 1 << (signal.SIGINT - 1)
