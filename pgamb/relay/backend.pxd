@@ -9,11 +9,17 @@ from pgamb.relay.statement cimport Statement
 from pgamb.relay.stream cimport Stream
 
 
+cdef enum:
+    # No more is sent while so much is kept.
+    MOST_KEPT_BYTES = 1 << 20
+
+
 cdef class Owner(Stream):
     """Who has a backend checked out."""
 
     cdef readonly double waiting_since      # monotonic seconds; means something only while it waits
     cdef Home waits_at                      # the pool, None while it waits for a primary
+    cdef bint choked                        # it says more than can be answered now, and is not listened to
     cdef uint8_t shown                      # the status told instead of PostgreSQL's `I`: the transaction is not real
 
     cdef int backend_granted(self, Backend backend) except -1
@@ -28,6 +34,7 @@ cdef class Owner(Stream):
     cdef int on_ready_for_query(self, Backend backend) except -1
     cdef int on_settled(self, Backend backend, bytes error, list rows) except -1
     cdef int on_swallowed(self, Backend backend) except -1
+    cdef int on_room(self) except -1
     cdef int on_cancels_done(self, Backend backend) except -1
     cdef int backend_lost(self, Backend backend, object error) except -1
     cdef bint on_refused(self, Backend backend, bytes state, bint reshaped) except -1

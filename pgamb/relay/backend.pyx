@@ -24,8 +24,8 @@ from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u16, read_u32, write_u32
 from pgamb.relay.reactor cimport SCRATCH_BYTES
 from pgamb.relay.replies cimport (
-    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, PARSE, QUERY, SETTLE, STAND_IN, SWALLOW, SYNC,
-    Reply,
+    ANSWER, BIND, CAPTURE, CLOSE, COPY_END, DESCRIBE, EXECUTE, FORGIVE, MOST_REPLIES, PARSE, QUERY, SETTLE, STAND_IN,
+    SWALLOW, SYNC, Reply,
 )
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
@@ -97,6 +97,10 @@ cdef class Owner(Stream):
     cdef int on_swallowed(self, Backend backend) except -1:
         """A query that pgamb has sent ahead of something else has ended."""
         return 0
+
+    cdef int on_room(self) except -1:
+        """There is room for more of what it says."""
+        raise NotImplementedError
 
     cdef int on_cancels_done(self, Backend backend) except -1:
         """The last cancel request for it has been dealt with."""
@@ -295,10 +299,12 @@ cdef class Backend(Stream):
         cdef char* buffer = self.reactor.scratch
         cdef size_t kept
         cdef ssize_t count
+        cdef Owner owner
         if events & WRITABLE:
             self.on_writable()
-            if self.owner is not None and not self.backlogged():
-                self.owner.set_reading(True)
+            owner = self.owner
+            if owner is not None and not self.backlogged():
+                owner.on_room()
         if not events & (READABLE | BROKEN):
             return 0
         if not self.reading and not events & BROKEN:
@@ -316,6 +322,11 @@ cdef class Backend(Stream):
                 self.held.clear()
             self.received_bytes += count
             self._walk(buffer, kept + count)
+            owner = self.owner
+            if owner is not None and owner.choked and self.replies.count <= MOST_REPLIES // 2 and self.fd >= 0 and (
+                self.kept.size() <= MOST_KEPT_BYTES // 2
+            ):
+                owner.on_room()
             if not self.pending_plaintext() or not self.reading:
                 return 0
         return 0

@@ -14,6 +14,8 @@ cdef class Frontend(Identity):
 
     cdef int _input(self, const char* data, size_t size) except -1
     cdef size_t _process(self, const char* data, size_t size) except? 0
+    cdef bint _chokes(self) except -1
+    cdef int on_room(self) except -1
     cdef int _unqueue(self) except -1
     cdef int on_ready(self, uint32_t events) except -1
     cdef size_t _query(self, const char* data, size_t size, size_t total) except? 0

@@ -20,7 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
-from pgamb.relay.backend cimport Backend
+from pgamb.relay.backend cimport MOST_KEPT_BYTES, Backend
 from pgamb.relay.buffer cimport Buffer
 from pgamb.relay.clock cimport now_s
 from pgamb.relay.framing cimport read_u32
@@ -37,7 +37,7 @@ from pgamb.relay.named cimport Named, Spoken
 from pgamb.relay.pool cimport Group, Pool
 from pgamb.relay.prepared cimport COMPLETE, FOREIGN, INCOMPLETE, Scan
 from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
-from pgamb.relay.replies cimport COPY_END, QUERY, SETTLE, SWALLOW, SYNC, Effect
+from pgamb.relay.replies cimport COPY_END, MOST_REPLIES, QUERY, SETTLE, SWALLOW, SYNC, Effect
 from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
 from pgamb.relay.session cimport (
     ASKING, CANCELING, CHECKING, CLOSED, NAMING, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
@@ -66,6 +66,8 @@ cdef enum:
     QUERY_BYTES = 1 << 20
     # ... after a look at its beginning.
     HEAD_BYTES = 4096
+    # What waits to be taken by the application before it is listened to again.
+    MOST_UNSENT_BYTES = 1 << 18
     # A batch is gathered up to this size; a longer one goes to the primary as it comes.
     BATCH_BYTES = 1 << 18
     # PostgreSQL's limits: PQ_LARGE_MESSAGE_LIMIT and PQ_SMALL_MESSAGE_LIMIT.
@@ -125,8 +127,11 @@ cdef class Frontend(Identity):
         cdef ssize_t count
         if events & WRITABLE:
             self.on_writable()
-            if not self.backlogged() and self.backend is not None:
-                self.backend.set_reading(True)
+            if not self.backlogged():
+                if self.backend is not None:
+                    self.backend.set_reading(True)
+                if self.choked:
+                    self._resume()
         if not events & (READABLE | BROKEN):
             return 0
         if (self.state != READY or not self.reading) and not events & BROKEN:
@@ -176,7 +181,7 @@ cdef class Frontend(Identity):
             self.pending.consume(done)
             if self.pending.size() == 0:
                 self.pending = None
-        if self.state == READY and (self.backend is None or not self.backend.backlogged()):
+        if self.state == READY and not self.choked and (self.backend is None or not self.backend.backlogged()):
             self.set_reading(True)
         if self.cancels is not None:
             self._heed_cancels()
@@ -188,6 +193,7 @@ cdef class Frontend(Identity):
         cdef uint32_t length
         cdef uint8_t kind
         cdef bint passed = False
+        self.choked = False
         while self.state == READY:
             if self.pass_left:
                 take = min(self.pass_left, size - position)
@@ -210,6 +216,8 @@ cdef class Frontend(Identity):
                 self._die(ProtocolViolation(f"invalid message length {length} in a message of type {chr(kind)!r}"))
                 break
             total = <size_t> length + 1
+            if memchr(b"dcf", kind, 3) == NULL and self._chokes():
+                break
             if kind == b"Q":
                 take = self._query(data + position, size - position, total)
             elif memchr(b"PBDECHS", kind, 7) != NULL:
@@ -230,7 +238,7 @@ cdef class Frontend(Identity):
             if take == 0:
                 break
             position += take
-        if self.backend is not None and self.backend.backlogged():
+        if self.choked or (self.backend is not None and self.backend.backlogged()):
             self.set_reading(False)
         if passed and self.backend is not None and self.pass_left == 0 and self.state == READY and not (
             self.backend.replies.count or self.backend.batch_open or self.pins or self.dirty or self.unsure
@@ -238,6 +246,28 @@ cdef class Frontend(Identity):
             # The last piece of a message that came after the answer to its statement.
             self._release()
         return position
+
+    cdef bint _chokes(self) except -1:
+        """Tell whether the application has to take answers, or wait for them, before more of what it says is looked at.
+
+        PostgreSQL looks at nothing while what it has said is not taken.
+        """
+        cdef Backend backend = self.backend
+        if self.unsent() > MOST_UNSENT_BYTES:
+            self.flush()
+            if self.unsent() > MOST_UNSENT_BYTES:
+                self.choked = True
+                return 1
+        if backend is not None and (backend.replies.count > MOST_REPLIES or backend.kept.size() > MOST_KEPT_BYTES):
+            self.choked = True
+            if backend.batch_open:
+                # Else PostgreSQL might keep answers until it hears the end of the batch, which is not listened to.
+                backend.write(b"H\0\0\0\4", 5)
+            return 1
+        return 0
+
+    cdef int on_room(self) except -1:
+        return self._resume()
 
     cdef size_t _query(self, const char* data, size_t size, size_t total) except? 0:
         """A simple Query."""
@@ -427,10 +457,11 @@ cdef class Frontend(Identity):
         cdef size_t total, end, take
         cdef int need
         cdef bint large_bind = False, flushed, lasting
-        if self.refusing:
-            return self._skip_to_sync(data, size)
         if self.prepared is None:
             self._hear()
+        if self.refusing:
+            self.prepared.scanned = 0
+            return self._skip_to_sync(data, size)
         prepared = self.prepared
         prepared.parameters = self.parameters
         scan = prepared.scan(data, size)
@@ -445,6 +476,7 @@ cdef class Frontend(Identity):
             if not large_bind and (end == 0 or (size < BATCH_BYTES and not self._is_due(need))):
                 return 0
             need &= ~(NEED_READ | NEED_NEUTRAL)
+            prepared.scanned = 0
         elif scan == FOREIGN and end == 0:
             return 0
         if prepared.processes and scan == COMPLETE and not self._meant(data, end, prepared.marks()):

@@ -128,6 +128,7 @@ cdef class Healer(Router):
         if self.prepared is not None:
             # As it was before the oldest of them.
             self.prepared.unnamed = <Statement> unnamed
+            self.prepared.scanned = 0
         units = backend.take_kept()
         again.append(PyBytes_AS_STRING(units), PyBytes_GET_SIZE(units))
         if self.pending is not None:

@@ -31,6 +31,12 @@ cdef class Prepared:
     cdef int unpins
     cdef frozenset customs
     cdef size_t end                 # behind the last whole message of the batch
+    cdef size_t scanned             # the next `scan` goes on from here: it was the beginning of the same batch
+    cdef unsigned int generation    # ... of the plans, then
+    cdef object scanned_under       # ... and the parameters
+    cdef dict told                  # what a name means behind a Parse or Close of the batch; None without one
+    cdef int parses
+    cdef bint bound                 # the last Bind has not been executed
     cdef bint synced                # it ends with Sync
     cdef bint bare                  # it is a Sync and nothing else
     cdef bint closed                # its Sync or Flush is as short as it should be
@@ -70,7 +76,9 @@ cdef class Prepared:
     cdef Effect deallocated(self, bytes name)
 
     cdef int _count(self, Statement statement) except -1
-    cdef int _conclude(self, int statements) except -1
+    cdef int _begin_scan(self) except -1
+    cdef int _tell(self, bytes name, Statement statement) except -1
+    cdef int _conclude(self) except -1
     cdef int _note_bound(self, Plan plan, const char* body, const char* end) except -1
     cdef Statement _parsed(self, const char* body, const char* end)
     cdef Statement _statement(self, bytes sql, bytes types, bint named)

@@ -22,7 +22,7 @@ from pgamb.relay.numbers cimport (
 )
 from pgamb.relay.reactor cimport STAGING_BYTES
 from pgamb.relay.replies cimport (
-    ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, FORGIVE, PARSE, SETTLE, SWALLOW, SYNC,
+    ANSWER, BIND, CLOSE, DESCRIBE, EXECUTE, FORGIVE, MOST_REPLIES, PARSE, SETTLE, SWALLOW, SYNC,
 )
 
 from pgamb.session.custom import bound_names
@@ -74,37 +74,31 @@ cdef class Prepared:
     # Understanding.
 
     cdef Scan scan(self, const char* data, size_t size) except *:
-        """Find the end of the batch at `data`, its statements, and what they need together."""
-        cdef size_t position = 0, total
+        """Find the end of the batch at `data`, its statements, and what they need together.
+
+        If that is not all of it, the next call looks at what has come since only, unless `scanned` is set to zero:
+        the batch, or what its names mean, may have become another.
+        """
+        cdef size_t position, total
         cdef uint8_t kind
         cdef const char* body
         cdef const char* end
         cdef Statement statement
-        cdef dict pending = None
-        cdef int parses = 0
-        cdef bint bound = False
-        self.found.clear()
-        self.reused.clear()
-        self.need = ALL_OF
-        self.pins = 0
-        self.unpins = 0
-        self.customs = None
-        self.end = 0
-        self.synced = False
-        self.bare = self.closed = False
-        self.binds = self.executes = 0
-        self.plan = None
-        self.shows = self.snapshots = self.creates = self.processes = self.hangs = False
-        self.plain = True
+        if self.generation != self.statements.plans.generation or self.scanned_under is not self.parameters:
+            self.scanned = 0
+        position = self.scanned
+        if position == 0:
+            self._begin_scan()
+        self.scanned = 0
         while size - position >= 5:
             kind = <uint8_t> data[position]
             total = <size_t> read_u32(data + position + 1) + 1
             if memchr(b"PBDECHS", kind, 7) == NULL:
-                self._conclude(max(parses, self.binds))
+                self._conclude()
                 return FOREIGN
             if total < 5 or total > LARGE_BYTES + 1 or (total > SMALL_BYTES + 1 and kind != b"P" and kind != b"B"):
                 # Nothing can be behind a length that cannot be.
-                self._conclude(max(parses, self.binds))
+                self._conclude()
                 return FOREIGN
             if total > size - position:
                 break
@@ -113,52 +107,73 @@ cdef class Prepared:
             if kind == b"P":
                 statement = self._parsed(body, end)
                 if statement is not None and statement.name:
-                    if pending is None:
-                        pending = {}
-                    pending[_text(body, end)] = statement
+                    self._tell(_text(body, end), statement)
                     self.hangs = self.hangs or _text(body, end) in self.names
                 elif statement is not None:
-                    if pending is None:
-                        pending = {}
-                    pending[b""] = statement
+                    self._tell(b"", statement)
                 self.found.append(statement)
                 self._count(statement)
-                parses += 1
+                self.parses += 1
             elif kind == b"B" or (kind == b"D" and body < end and body[0] == b"S"):
-                statement = self._named(body, end, kind == b"B", pending)
+                statement = self._named(body, end, kind == b"B", self.told)
                 self.found.append(statement)
                 self._count(statement)
                 if kind == b"B":
                     self.binds += 1
-                    self.plain = self.plain and not bound and body < end and body[0] == 0
-                    bound = True
+                    self.plain = self.plain and not self.bound and body < end and body[0] == 0
+                    self.bound = True
                     if statement is not None:
                         self.plan = statement.plan
                         if statement.plan.bound is not None:
                             self._note_bound(statement.plan, body, end)
             elif kind == b"C" and body < end and body[0] == b"S":
                 # What follows in the batch finds it no more.
-                if pending is None:
-                    pending = {}
-                pending[_text(body + 1, end)] = None
+                self._tell(_text(body + 1, end), None)
             elif kind == b"D":
                 self.found.append(None)
-                self.plain = self.plain and bound and total == 7
+                self.plain = self.plain and self.bound and total == 7
             elif kind == b"E":
                 self.executes += 1
-                self.plain = self.plain and bound and total == 10 and memcmp(body, b"\0\0\0\0\0", 5) == 0
-                bound = False
+                self.plain = self.plain and self.bound and total == 10 and memcmp(body, b"\0\0\0\0\0", 5) == 0
+                self.bound = False
             position += total
             self.end = position
             if kind == b"S" or kind == b"H":
                 self.synced = kind == b"S"
                 self.bare = self.synced and position == 5
                 self.closed = total == 5
-                self.plain = self.plain and not bound
-                self._conclude(max(parses, self.binds))
+                self.plain = self.plain and not self.bound
+                self._conclude()
                 return COMPLETE
-        self._conclude(max(parses, self.binds))
+        self._conclude()
+        self.scanned = self.end
         return INCOMPLETE
+
+    cdef int _begin_scan(self) except -1:
+        self.found.clear()
+        self.reused.clear()
+        self.told = None
+        self.need = ALL_OF
+        self.pins = 0
+        self.unpins = 0
+        self.customs = None
+        self.end = 0
+        self.synced = False
+        self.bare = self.closed = False
+        self.parses = self.binds = self.executes = 0
+        self.bound = False
+        self.plan = None
+        self.shows = self.snapshots = self.creates = self.processes = self.hangs = False
+        self.plain = True
+        self.generation = self.statements.plans.generation
+        self.scanned_under = self.parameters
+        return 0
+
+    cdef int _tell(self, bytes name, Statement statement) except -1:
+        if self.told is None:
+            self.told = {}
+        self.told[name] = statement
+        return 0
 
     cdef list marks(self):
         """Return the `Mention` of the statement of each Parse, Bind and Describe of the last scan."""
@@ -198,8 +213,8 @@ cdef class Prepared:
             self.customs = names if self.customs is None else self.customs | names
         return 0
 
-    cdef int _conclude(self, int statements) except -1:
-        if statements > 1:
+    cdef int _conclude(self) except -1:
+        if max(self.parses, self.binds) > 1:
             self.need &= ~ALONE
         return 0
 
@@ -578,6 +593,7 @@ cdef class Prepared:
         """It is something else where the session has prepared it: share that with those who have prepared it since."""
         cdef Statement successor = self.statements.successor(statement)
         cdef bytes name
+        self.scanned = 0
         if not successor.confirm(types, columns, moment):
             # That has been outlived, too.
             self.statements.retire(successor)
@@ -744,6 +760,7 @@ cdef class Prepared:
         """Forget a name; return what brings it back, None if there was none."""
         cdef Effect effect
         cdef Statement previous = self.names.pop(name, None)
+        self.scanned = 0
         if previous is None:
             return None
         effect = Effect()
@@ -771,6 +788,7 @@ cdef class Prepared:
 
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
         """PostgreSQL has skipped a Parse or a Close, or refused it (`failed`)."""
+        self.scanned = 0
         if failed and effect.statement is None and not self.native:
             # A DEALLOCATE: the backend still has the statement that it was given under the application's name.
             backend.tainted = True
@@ -783,6 +801,9 @@ cdef class Prepared:
         if effect.statement is not None:
             # What was sent behind it speaks of it all the same, and will be told that there is none.
             self.undone[effect.name] = effect.statement
+            if len(self.undone) > MOST_REPLIES:
+                # Nothing that is due can speak of it any more.
+                del self.undone[next(iter(self.undone))]
         if effect.statement is None and effect.name in self.names:
             # What was prepared behind a DEALLOCATE that never happened.
             return 0
@@ -795,6 +816,7 @@ cdef class Prepared:
     cdef int forget_all(self, Backend backend) except -1:
         """DEALLOCATE ALL, DISCARD ALL: nothing is left but what was sent behind it."""
         cdef Effect effect
+        self.scanned = 0
         # What was sent behind it may speak of them all the same, and will be told that there are none.
         self.undone.update(self.names)
         self.names.clear()

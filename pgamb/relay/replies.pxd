@@ -22,6 +22,11 @@ cdef enum Flags:
     STAND_IN = 64   # with SWALLOW: in a batch ahead of a Query; if it fails, that is why that Query does
 
 
+cdef enum:
+    # No more is sent while so many are due. Each takes 8 bytes, and some 500 more if a name hangs on it.
+    MOST_REPLIES = 1 << 14
+
+
 cdef struct Reply:
     uint8_t kind
     uint8_t flags

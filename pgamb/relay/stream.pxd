@@ -28,6 +28,10 @@ cdef class Stream(Source):
         """Tell whether the peer does not take what it is sent as fast as it comes."""
         return self.interest & WRITABLE
 
+    cdef inline size_t unsent(self):
+        """Return how many bytes the peer has not taken."""
+        return self.out.end - self.out.start + (0 if self.tls is None else <size_t> self.tls_out.pending)
+
     cdef int begin(self, Reactor reactor, int fd, object tls, object tls_in, object tls_out) except -1
     cdef ssize_t receive(self, char* into, size_t size) except? -3
     cdef bint pending_plaintext(self)
