@@ -39,6 +39,7 @@ cdef class Owner(Stream):
     cdef int backend_lost(self, Backend backend, object error) except -1
     cdef bint on_refused(self, Backend backend, bytes state, bint reshaped) except -1
     cdef int on_requeued(self) except -1
+    cdef int on_answered(self) except -1
     cdef int on_notification(self, Backend backend, int pid) except -1
     cdef int on_fresher(self, bint last) except -1
 
@@ -73,6 +74,7 @@ cdef class Backend(Stream):
     cdef public object parameters   # ParameterSet in force
     cdef readonly object reported   # session.reported.Reported: what it has said last; None if nobody is told
     cdef object statements          # OrderedDict: what it has prepared -> the moment of that, least recently used first
+    cdef set lent                   # names of its owner's that it may have, for PostgreSQL to speak of
     cdef Statement unnamed
     cdef bytes described_types      # of the parameters of the statement that is being described
     cdef bytes swallowed_error
@@ -90,6 +92,7 @@ cdef class Backend(Stream):
     cdef bint temporary             # a session has made something temporary on it: it has a temporary schema
     cdef bint doomed                # what is sent meets a failed transaction, which `status` does not tell yet
     cdef bint stale                 # the last error says that a prepared statement has outlived its table's shape
+    cdef bint parting               # its owner says its last words when it has heard all answers
     cdef readonly bint in_recovery  # what it last said
     cdef readonly unsigned long long units
     cdef readonly unsigned long long received_bytes
@@ -98,6 +101,7 @@ cdef class Backend(Stream):
     cdef int own(self, Owner owner) except -1
     cdef int forget_statements(self) except -1
     cdef int inject_query(self, bytes sql, int flags) except -1
+    cdef int close_lent(self, int flags) except -1
     cdef int keep(self, const char* data, size_t size, Statement unnamed) except -1
     cdef int end_unit(self) except -1
     cdef bytes take_kept(self)

@@ -30,7 +30,9 @@ from pgamb.relay.replies cimport (
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
 from pgamb.errors import ConnectionFailure, PostgresError, ProtocolViolation
-from pgamb.wire.messages import parse_error_fields, query
+from pgamb.wire.constants import STATEMENT
+from pgamb.wire.messages import close as close_message
+from pgamb.wire.messages import parse_error_fields, query, sync
 
 
 # "cached plan must not change result type", which has no SQLSTATE of its own, in any language.
@@ -125,6 +127,10 @@ cdef class Owner(Stream):
         """The pool that it waits at serves nobody any more."""
         raise NotImplementedError
 
+    cdef int on_answered(self) except -1:
+        """All that PostgreSQL will answer has been answered: it skips, or last words are waited for (`parting`)."""
+        raise NotImplementedError
+
     cdef int on_fresher(self, bint last) except -1:
         """More is known of positions in the WAL. `last`: the wait for it is over, whether or not it is enough."""
         raise NotImplementedError
@@ -167,6 +173,7 @@ cdef class Backend(Stream):
         self.kept.lasting = True
         self.kept_unnamed = deque()
         self.statements = OrderedDict()
+        self.lent = set()
         self.in_recovery = in_recovery
         self.begin(reactor, fd, tls, tls_in, tls_out)
 
@@ -188,6 +195,7 @@ cdef class Backend(Stream):
 
     cdef int own(self, Owner owner) except -1:
         self.owner = owner
+        self.parting = False
         if owner is not None:
             # The new owner may not have taken yet what it was sent before.
             self.set_reading(not owner.backlogged())
@@ -198,6 +206,7 @@ cdef class Backend(Stream):
     cdef int forget_statements(self) except -1:
         """Every named statement is gone but those sent behind what removed them."""
         cdef Effect effect
+        self.lent.clear()
         self.statements.clear()
         for effect in self.replies.effects_left():
             if effect.on_backend is not None:
@@ -215,6 +224,17 @@ cdef class Backend(Stream):
         self.unnamed = None
         self.collect(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
         return self.flush() if flags & SETTLE else 0
+
+    cdef int close_lent(self, int flags) except -1:
+        """Close what it has under names of its owner's; `flags` are those of the reply that ends it."""
+        cdef bytes name, message = b""
+        for name in self.lent:
+            message += close_message(STATEMENT, name)
+            self.replies.push(CLOSE, SWALLOW, None)
+        self.lent.clear()
+        message += sync()
+        self.replies.push(SYNC, SWALLOW | flags, None)
+        return self.write(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
 
     cdef int keep(self, const char* data, size_t size, Statement unnamed) except -1:
         """Keep a unit that is about to be sent, so that it can be repeated elsewhere; harmless if that cannot be."""
@@ -327,6 +347,15 @@ cdef class Backend(Stream):
                 self.kept.size() <= MOST_KEPT_BYTES // 2
             ):
                 owner.on_room()
+                # It may have let go of this.
+                owner = self.owner
+            if owner is not None and (
+                self.skipping or (self.parting and (
+                    self.replies.count == 0 or (self.copying_in and not self.replies.copy_ended())
+                ))
+            ):
+                self.parting = False
+                owner.on_answered()
             if not self.pending_plaintext() or not self.reading:
                 return 0
         return 0
@@ -730,7 +759,7 @@ cdef class Backend(Stream):
         if effect.evicted is not None:
             # What it was prepared for may have been something else.
             self.statements[effect.evicted] = 0
-        if self.owner is not None and effect.name is not None:
+        if self.owner is not None and (effect.name is not None or effect.dropped is not None):
             self.owner.on_undo(self, effect, failed)
         return 0
 

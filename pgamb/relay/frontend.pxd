@@ -10,6 +10,7 @@ from pgamb.relay.statement cimport Plan
 cdef class Frontend(Identity):
     cdef bint unfinished                    # a batch waits for its end; `hurry` will be called
     cdef bint hurried                       # ... and has waited long enough
+    cdef bint terminated                    # the application has said goodbye, and is told what it asked for before
     cdef bint clearing                      # what was sent of it may take all prepared statements away
 
     cdef int _input(self, const char* data, size_t size) except -1
@@ -36,7 +37,7 @@ cdef class Frontend(Identity):
     cdef int _end_visit(self) except -1
     cdef int _note_answer(self, Plan plan) except -1
     cdef int on_ready_for_query(self, Backend backend) except -1
-    cdef int _rested(self, Backend backend) except -1
     cdef int _heed_cancels(self) except -1
     cdef int _trusted(self, int need, Plan plan)
     cdef int _terminate(self) except -1
+    cdef bint _is_answered(self) except -1

@@ -40,7 +40,8 @@ from pgamb.relay.reactor cimport SCRATCH_BYTES, STAGING_BYTES, Reactor
 from pgamb.relay.replies cimport COPY_END, MOST_REPLIES, QUERY, SETTLE, SWALLOW, SYNC, Effect
 from pgamb.relay.routes cimport ANSWERED, REFUSED_THERE
 from pgamb.relay.session cimport (
-    ASKING, CANCELING, CHECKING, CLOSED, NAMING, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, WAITING, Relay,
+    ASKING, CANCELING, CHECKING, CLOSED, NAMING, PARKED, PREPARING, READY, RESTORING, SETTLING, STALLED, TURNING,
+    WAITING, Relay,
 )
 from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
@@ -213,7 +214,10 @@ cdef class Frontend(Identity):
             kind = <uint8_t> data[position]
             length = read_u32(data + position + 1)
             if length < 4 or length > LARGE_BYTES:
-                self._die(ProtocolViolation(f"invalid message length {length} in a message of type {chr(kind)!r}"))
+                if self._is_answered():
+                    self._die(
+                        ProtocolViolation(f"invalid message length {length} in a message of type {chr(kind)!r}")
+                    )
                 break
             total = <size_t> length + 1
             if memchr(b"dcf", kind, 3) == NULL and self._chokes():
@@ -222,7 +226,10 @@ cdef class Frontend(Identity):
                 take = self._query(data + position, size - position, total)
             elif memchr(b"PBDECHS", kind, 7) != NULL:
                 if length > SMALL_BYTES and kind != b"P" and kind != b"B":
-                    self._die(ProtocolViolation(f"invalid message length {length} in a message of type {chr(kind)!r}"))
+                    if self._is_answered():
+                        self._die(
+                            ProtocolViolation(f"invalid message length {length} in a message of type {chr(kind)!r}")
+                        )
                     break
                 take = self._extended(data + position, size - position)
             elif kind == b"d" or kind == b"c" or kind == b"f":
@@ -232,6 +239,11 @@ cdef class Frontend(Identity):
                 break
             elif kind == b"F":
                 take = self._function_call(data + position, size - position, total)
+            elif not self._is_answered():
+                break
+            elif self.backend is not None and self.backend.copying_in and not self.backend.skipping:
+                # PostgreSQL has words of its own for this.
+                take = self._forward(data + position, size - position, total)
             else:
                 self._die(ProtocolViolation(f"invalid frontend message type {kind}"))
                 break
@@ -241,7 +253,8 @@ cdef class Frontend(Identity):
         if self.choked or (self.backend is not None and self.backend.backlogged()):
             self.set_reading(False)
         if passed and self.backend is not None and self.pass_left == 0 and self.state == READY and not (
-            self.backend.replies.count or self.backend.batch_open or self.pins or self.dirty or self.unsure
+            self.backend.replies.count or self.backend.skipping or self.backend.batch_open or self.pins or self.dirty
+            or self.unsure
         ) and self.backend.status == b"I":
             # The last piece of a message that came after the answer to its statement.
             self._release()
@@ -344,18 +357,22 @@ cdef class Frontend(Identity):
             self._note(need | NEED_SETTINGS | NEED_MULTIPLE, 0, PIN_ASKED, None)
         if need & NEED_DEALLOCATE and self.prepared is not None and plan.intent.name is not None:
             name = plan.intent.name.encode("utf-8", "surrogateescape")
-            if name in self.prepared.names:
-                if not self.prepared.native:
-                    self.prepared.prepare_deallocate(self.backend, name)
-                effect = self.prepared.deallocated(name)
+            if not self.prepared.native:
+                self.prepared.prepare_words(self.backend, name, name in self.prepared.names)
+            effect = self.prepared.deallocated(name)
         self.creating = self.creating or plan is None or plan.creates or need & NEED_MULTIPLE
         if spoken is not None:
             sql = self.prepared.speak(self.backend, spoken, self.backend.status == b"E" or self.backend.doomed)
             effect = self.prepared.effect_of(spoken)
         if whole and self._may_keep(need, total):
             self.backend.keep(data, total, None if self.prepared is None else self.prepared.unnamed)
-        if self.prepared is not None:
-            # A simple query drops the unnamed statement.
+        if self.prepared is not None and self.prepared.unnamed is not None and (
+            not whole or (total > 5 and memchr(data + 5, 0, total - 5) == data + total - 1)
+        ):
+            # A simple query drops the unnamed statement, unless it is refused for its form.
+            if self.backend.batch_open:
+                effect = Effect() if effect is None else effect
+                effect.dropped = self.prepared.unnamed
             self.prepared.unnamed = None
         self.backend.unnamed = None
         self.backend.batch_open = False
@@ -435,7 +452,8 @@ cdef class Frontend(Identity):
             if kind != b"d":
                 if total > size - position:
                     if total > SMALL_BYTES:
-                        self._die(ProtocolViolation(f"invalid message length {total - 1} in a CopyFail"))
+                        if self._is_answered():
+                            self._die(ProtocolViolation(f"invalid message length {total - 1} in a CopyFail"))
                         return 0
                     break
                 if wanted:
@@ -722,6 +740,9 @@ cdef class Frontend(Identity):
             self.pins &= ~self.unpins | PIN_SESSION_MODE
             self.unpins = 0
         if self.pins & PIN_PREPARE:
+            if self.prepared.late and backend.status == b"I":
+                self.state = TURNING
+                return self.prepared.turn_native(backend)
             self._end_native()
         if self.limited and backend.status == b"I":
             self.heard_at = now_s()
@@ -818,11 +839,31 @@ cdef class Frontend(Identity):
         """The application says goodbye. As with PostgreSQL, what it has sent before that is still carried out."""
         cdef Backend backend = self.backend
         if backend is not None and backend.replies.count and not backend.copying_in and not backend.skipping:
-            self.backend = None
-            if self.pins & PIN_UNCLEAN:
-                backend.tainted = True
-            self.pool.clean(backend, True)
+            self.terminated = True
+            if backend.replies.will_end() and not backend.batch_open:
+                # And answered, if somebody is still there.
+                self.state = STALLED
+                return 0
         return self.leave()
+
+    cdef bint _is_answered(self) except -1:
+        """Tell whether all that was sent has been answered, and last words can be said; if not, that is waited for."""
+        cdef Backend backend = self.backend
+        if backend is None or backend.replies.count == 0 or (
+            backend.copying_in and not backend.replies.copy_ended()
+        ):
+            return 1
+        backend.parting = True
+        self.state = STALLED
+        if backend.batch_open or not backend.replies.will_end():
+            backend.write(b"H\0\0\0\4", 5)
+        return 0
+
+    cdef int on_answered(self) except -1:
+        if self.state != STALLED:
+            return 0
+        self.state = READY
+        return self._resume()
 
     cdef int leave(self) except -1:
         """The application is gone, or has to go. Its backend is cleaned, or closed if it is at work."""
@@ -851,7 +892,9 @@ cdef class Frontend(Identity):
             self.backend = None
             if self.pins & PIN_UNCLEAN:
                 backend.tainted = True
-            if (self.pass_left and not self.pass_drop) or backend.skipping or backend.batch_open or (
+            if self.terminated and backend.replies.count:
+                self.pool.clean(backend, True)
+            elif (self.pass_left and not self.pass_drop) or backend.skipping or backend.batch_open or (
                 backend.replies.owed()
             ):
                 self.pool.abandon(backend)

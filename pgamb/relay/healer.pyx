@@ -123,7 +123,7 @@ cdef class Healer(Router):
         cdef bytes units
         cdef object unnamed = backend.kept_unnamed[0] if backend.kept_unnamed else None
         for effect in reversed(backend.replies.effects_left()):
-            if effect.name is not None:
+            if effect.name is not None or effect.dropped is not None:
                 self.on_undo(backend, effect, False)
         if self.prepared is not None:
             # As it was before the oldest of them.

@@ -19,6 +19,7 @@ cdef class Spoken:
 cdef class Named(Prepared):
     cdef dict said                  # names of statements made by PREPARE -> (its text, its Phrase)
     cdef bint hidden                # native: it may have statements that `names` has not
+    cdef bint late                  # it becomes native when the batch that may prepare something has ended
     cdef bint hiding                # ... will have, when what is under way has been answered
 
     cdef bint batch_may_prepare(self) except -1

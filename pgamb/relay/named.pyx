@@ -124,10 +124,8 @@ cdef class Named(Prepared):
         if self.native or unheard:
             return spoken.sql
         if statement is None:
-            if prepares:
-                # The name is taken: PostgreSQL says so if it has been given it.
-                self.prepare_deallocate(backend, spoken.phrase.name)
-                backend.tainted = True
+            # The name is taken (PREPARE), or unknown.
+            self.prepare_words(backend, spoken.phrase.name, prepares)
             return spoken.sql
         spoken.renamed = True
         backend.stood_in = None
@@ -189,9 +187,17 @@ cdef class Named(Prepared):
         """Make the backend's prepared statements those of the session; the owner hears when that is done (SETTLE)."""
         cdef Statement statement
         cdef bytes name
-        backend.inject_query(b"DEALLOCATE ALL", 0)
-        backend.statements.clear()
+        if not self.late:
+            backend.inject_query(b"DEALLOCATE ALL", 0)
         self._begin(backend)
+        if self.late:
+            # All but what the session has prepared there itself.
+            for name in [*backend.lent, *[(<Statement> each).name for each in backend.statements]]:
+                self._put_close(name)
+                backend.replies.push(CLOSE, SWALLOW, None)
+            self.late = False
+        backend.statements.clear()
+        backend.lent.clear()
         for name, statement in self.names.items():
             if statement.head is None:
                 self._put_parse(name, statement.sql, statement.types)
@@ -220,5 +226,5 @@ cdef class Named(Prepared):
         return not self.names and not self.hidden
 
     cdef int end_native(self) except -1:
-        self.native = self.hidden = self.hiding = False
+        self.native = self.late = self.hidden = self.hiding = False
         return 0

@@ -153,6 +153,8 @@ cdef class Pool(Home):
         if backend.status != b"I":
             # It never should be here; nobody else may have it.
             backend.tainted = True
+        elif backend.lent:
+            return backend.close_lent(SETTLE)
         if backend.cancels:
             return 0        # `cancel_done` goes on from here: until then nobody may have it
         return self._put(backend)
@@ -163,7 +165,7 @@ cdef class Pool(Home):
         if self.surrender > 0:
             self.surrender -= 1
             backend.tainted = True
-        if backend.tainted or self.retired or backend.cancels or self._expired(backend):
+        if backend.tainted or backend.lent or self.retired or backend.cancels or self._expired(backend):
             self._drop(backend)
             return self._want_more()
         if self.waiting.count:
@@ -340,15 +342,19 @@ cdef class Pool(Home):
 
     cdef int clean(self, Backend backend, bint discard) except -1:
         """Take back a backend in the middle of a transaction, or (`discard`) with session state."""
+        cdef bint owed = backend.replies.count > 0
         backend.own(None)
+        if backend.lent and not discard and not owed:
+            backend.close_lent(SETTLE if backend.status == b"I" else 0)
         # While replies are owed its status is not known: what is left open then makes DISCARD ALL fail.
-        if backend.status != b"I" and not backend.replies.count:
+        if backend.status != b"I" and not owed:
             backend.inject_query(b"ROLLBACK", 0 if discard else SETTLE)
         if discard:
             # Its end is that of a new session: no parameters, no statements.
             backend.inject_query(b"DISCARD ALL", SETTLE)
             backend.parameters = EMPTY
             backend.statements.clear()
+            backend.lent.clear()
             backend.unnamed = None
             backend.sequences_of = 0
             backend.idle_limit_s = self.idle_default_s
@@ -361,6 +367,8 @@ cdef class Pool(Home):
         backend.own(None)
         backend.parameters = EMPTY
         backend.idle_limit_s = self.idle_default_s
+        if backend.lent:
+            backend.close_lent(0)
         return backend.inject_query(b"RESET ALL; RESET ROLE", SETTLE)
 
     cdef int abandon(self, Backend backend) except -1:

@@ -72,7 +72,7 @@ cdef class Prepared:
     cdef unsigned long long note_prepared(self, Statement statement) except 0
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1
     cdef int forget_all(self, Backend backend) except -1
-    cdef int prepare_deallocate(self, Backend backend, bytes name) except -1
+    cdef int prepare_words(self, Backend backend, bytes name, bint known) except -1
     cdef Effect deallocated(self, bytes name)
 
     cdef int _count(self, Statement statement) except -1
@@ -98,6 +98,8 @@ cdef class Prepared:
     cdef int _skip(self, const char* message, size_t total) except -1
     cdef int _parse(self, const char* message, size_t total, Statement statement) except -1
     cdef int _refuse_duplicate(self, const char* message, bytes name) except -1
+    cdef int _lend(self, bytes name) except -1
+    cdef int _take_back(self, bytes name) except -1
     cdef int _make_room(self) except -1
     cdef int _give_up(self, Statement statement) except -1
     cdef int _need_on_backend(self, const char* message, Statement statement) except -1

@@ -481,12 +481,25 @@ cdef class Prepared:
     cdef int _refuse_duplicate(self, const char* message, bytes name) except -1:
         """Let PostgreSQL say 42P05 in its own words: give the backend that name first."""
         self._take(message)
+        self._lend(name)
+        self.backend.replies.push(PARSE, 0, None)
+        return 0
+
+    cdef int _lend(self, bytes name) except -1:
+        """Give the backend a statement under the application's own name, for PostgreSQL to speak of it."""
         self._put_close(name)
         self.backend.replies.push(CLOSE, SWALLOW, None)
         self._put_parse(name, b"", b"\0\0")
         self.backend.replies.push(PARSE, SWALLOW, None)
-        self.backend.replies.push(PARSE, 0, None)
-        self.backend.tainted = True
+        self.backend.lent.add(name)
+        return 0
+
+    cdef int _take_back(self, bytes name) except -1:
+        """See to it that PostgreSQL knows no such name."""
+        if name in self.backend.lent:
+            # Whether it is carried out is not known yet, so the name counts as lent on.
+            self._put_close(name)
+            self.backend.replies.push(CLOSE, SWALLOW, None)
         return 0
 
     cdef int _make_room(self) except -1:
@@ -689,21 +702,22 @@ cdef class Prepared:
                 effect = reshaped_effect()
             elif statement.head is not None:
                 effect = self.spoken_of(statement, _text(name, end))
-        # Else there is no such statement, which PostgreSQL says best.
+        elif not self.native:
+            # There is no such statement, which PostgreSQL says best.
+            self._take(message)
+            self._take_back(_text(name, end))
         self.backend.replies.push(BIND, 0, effect)
         return 0
 
     cdef Effect _bound_deallocate(self, const char* message, Statement statement):
         cdef bytes name = (<str> statement.plan.intent.name).encode("utf-8", "surrogateescape")
-        if name not in self.names:
-            return None
         if self.native:
             return self.deallocated(name)
         self._take(message)
-        self._put_close(name)
-        self.backend.replies.push(CLOSE, SWALLOW, None)
-        self._put_parse(name, b"", b"\0\0")
-        self.backend.replies.push(PARSE, SWALLOW, None)
+        if name in self.names:
+            self._lend(name)
+        else:
+            self._take_back(name)
         return self.deallocated(name)
 
     cdef int _rename(self, const char* message, const char* old, const char* rest, bytes name) except -1:
@@ -730,6 +744,9 @@ cdef class Prepared:
                     effect = reshaped_effect()
                 elif statement.head is not None:
                     effect = self.spoken_of(statement, _text(message + 6, end))
+            elif rest != NULL and not self.native:
+                self._take(message)
+                self._take_back(_text(message + 6, end))
         self.backend.replies.push(DESCRIBE, 0, effect)
         return 0
 
@@ -768,14 +785,17 @@ cdef class Prepared:
         effect.previous = previous
         return effect
 
-    cdef int prepare_deallocate(self, Backend backend, bytes name) except -1:
-        """Give the backend a statement under the application's own name, for the DEALLOCATE that follows."""
+    cdef int prepare_words(self, Backend backend, bytes name, bint known) except -1:
+        """See to it that the Query that follows finds a statement under the application's own name, or none."""
         self._begin(backend)
-        self._put_close(name)
-        backend.replies.push(CLOSE, SWALLOW, None)
-        self._put_parse(name, b"", b"\0\0")
-        backend.replies.push(PARSE, SWALLOW, None)
-        return self._end(0)
+        if known:
+            self._lend(name)
+        else:
+            self._take_back(name)
+        if self.staged:
+            return self._end(0)
+        self.backend = None
+        return 0
 
     cdef bytes with_own_names(self, bytes payload):
         """Put this session's names for the backends' into an ErrorResponse."""
@@ -789,9 +809,12 @@ cdef class Prepared:
     cdef int undo(self, Backend backend, Effect effect, bint failed) except -1:
         """PostgreSQL has skipped a Parse or a Close, or refused it (`failed`)."""
         self.scanned = 0
-        if failed and effect.statement is None and not self.native:
-            # A DEALLOCATE: the backend still has the statement that it was given under the application's name.
-            backend.tainted = True
+        if effect.dropped is not None and not failed and self.unnamed is None:
+            # A Query that has been skipped has dropped nothing.
+            self.unnamed = effect.dropped
+            backend.unnamed = None
+        if effect.name is None:
+            return 0
         if effect.name == b"":
             # A Parse that fails has dropped the unnamed statement already.
             if self.unnamed is effect.statement:

@@ -43,6 +43,7 @@ cdef class Effect:
     cdef object described           # Statement that pgamb wants to have described, or None
     cdef unsigned long long moment  # ... when it was parsed
     cdef object evicted             # Statement removed from the backend, or None
+    cdef object dropped             # unnamed Statement that a Query drops, which may be skipped; or None
     cdef object phrase              # relay.named.Spoken: what the Query said under another name, None most often
 
 

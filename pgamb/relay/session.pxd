@@ -117,6 +117,7 @@ cdef class Session(Speaker):
     cdef readonly unsigned long long units
 
     cdef int _resume(self) except -1
+    cdef int _rested(self, Backend backend) except -1
     cdef int _unpark(self) except -1
     cdef int leave(self) except -1
 

@@ -124,6 +124,10 @@ cdef class Session(Speaker):
         """Go on with what is pending."""
         raise NotImplementedError
 
+    cdef int _rested(self, Backend backend) except -1:
+        """PostgreSQL owes nothing."""
+        raise NotImplementedError
+
     cdef int _unpark(self) except -1:
         """It is decided where the unit goes."""
         raise NotImplementedError
@@ -551,7 +555,7 @@ cdef class Session(Speaker):
             return self._resume()
         if self.state == TURNING:
             self.state = READY
-            return self._resume()
+            return self._resume() if self.pending is not None else self._rested(backend)
         if self.state == CHECKING:
             return self._end_check()
         self.state = READY
@@ -602,14 +606,19 @@ cdef class Session(Speaker):
         `hides`: the unit at hand may prepare something, and is not looked into.
         """
         cdef Backend backend = self.backend
-        if backend.skipping or backend.batch_open or not backend.replies.will_end() or backend.status == b"E" or (
-            self.opening and self.block.failed
-        ):
-            # There is no way to, or no need: PostgreSQL looks at no name in a failed transaction.
+        if backend.skipping or backend.status == b"E" or (self.opening and self.block.failed):
+            # There is no need: PostgreSQL looks at no name in a failed transaction.
             return 1
         if self.prepared.native:
             if hides:
                 self.prepared.hide()
+            return 1
+        if backend.batch_open or not backend.replies.will_end():
+            # There is no way to before the batch has ended. What it prepares must not be lost until then.
+            if hides:
+                self.prepared.hide()
+                self.prepared.late = True
+                self.pins |= PIN_PREPARE
             return 1
         if backend.replies.count:
             self.state = STALLED

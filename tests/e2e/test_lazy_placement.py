@@ -53,7 +53,7 @@ class Session:
     def say(self, sql: str, way: str = "simple") -> list[Heard]:
         """Say one statement and return what is heard."""
         exchange: Exchange = query(sql) if way == "simple" else run(sql) + sync()
-        return Transcript(self._wire).hold([exchange])
+        return Transcript(self._wire).hold(0, exchange)
 
     def value(self, sql: str) -> str:
         return self._wire.value(sql) or ""

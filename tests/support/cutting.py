@@ -25,12 +25,31 @@ def byte_by_byte(data: bytes) -> Iterator[bytes]:
         yield data[position : position + size]
 
 
+class AtPosition:
+    """Cuts once, behind so many bytes."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+
+    def __repr__(self) -> str:
+        return f"AtPosition({self._position})"
+
+    def __call__(self, data: bytes) -> Iterator[bytes]:
+        yield data[: self._position]
+        if len(data) > self._position:
+            yield data[self._position :]
+
+
 class AtRandom:
     """Cuts into pieces of 1 to `longest` bytes; the same `seed` cuts the same way."""
 
     def __init__(self, seed: int, longest: int = 13) -> None:
+        self._seed = seed
         self._chance = random.Random(seed)
         self._longest = longest
+
+    def __repr__(self) -> str:
+        return f"AtRandom({self._seed}, {self._longest})"
 
     def __call__(self, data: bytes) -> Iterator[bytes]:
         longest = max(self._longest, len(data) // MOST_PIECES)
@@ -49,8 +68,14 @@ class CuttingRelay(Relay):
         super().__init__(target_port)
 
     def carry(self, inner: socket.socket, outer: socket.socket) -> None:
-        for source, sink in ((inner, outer), (outer, inner)):
-            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+        threading.Thread(target=self._carry, args=(inner, outer), daemon=True).start()
+
+    def _carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        answering = threading.Thread(target=self._pump, args=(outer, inner), daemon=True)
+        answering.start()
+        self._pump(inner, outer)
+        answering.join()
+        self.forget(inner, outer)
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:

@@ -29,6 +29,12 @@ class Relay:
         """Begin to pass on what comes from a client (`inner`) and from the server (`outer`), each in a thread."""
         raise NotImplementedError
 
+    def forget(self, *socks: socket.socket) -> None:
+        """Close sockets whose connections have ended."""
+        for sock in socks:
+            self._sockets.discard(sock)
+            sock.close()
+
     def _accept(self) -> None:
         while True:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from pgamb.demo.cluster import Cluster
 from pgamb.demo.postgres import PostgresServer
@@ -30,11 +31,15 @@ SCHEMA_SQL = (
     "CREATE FUNCTION sly() RETURNS bigint STABLE LANGUAGE sql AS $$SELECT nextval('counter')$$",
     "INSERT INTO generation VALUES (0)",
     # What waits for a lock here waits for something that does not come.
-    f"ALTER DATABASE {DATABASE} SET lock_timeout = '5s'",
+    f"ALTER DATABASE {DATABASE} SET lock_timeout = '1s'",
 )
 RESTORE_SQL = (
-    "DROP TABLE IF EXISTS made; CREATE TABLE IF NOT EXISTS due (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); "
-    "ALTER TABLE due DROP COLUMN IF EXISTS u; TRUNCATE due; DELETE FROM lazy; "
+    # Rows come in the order of their places: those of a new file are the same each time.
+    "DO $$ DECLARE made text; BEGIN FOR made IN SELECT relname FROM pg_class WHERE relname ~ '^made' AND relkind = 'r' "
+    "LOOP EXECUTE 'DROP TABLE ' || made; END LOOP; END $$; "
+    "CREATE TABLE IF NOT EXISTS due (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); "
+    "ALTER TABLE due DROP COLUMN IF EXISTS u; TRUNCATE due, lazy; "
+    "SELECT lo_unlink(oid) FROM pg_largeobject_metadata; "
     "INSERT INTO lazy SELECT g, 't' || g FROM generate_series(1, 10) AS g; SELECT setval('counter', 1, false); "
     "UPDATE generation SET g = g + 1 RETURNING g"
 )
@@ -42,12 +47,14 @@ CONTENTS_SQL = (
     "SELECT n, t FROM lazy ORDER BY n; SELECT count(*) FROM seen; SELECT last_value, is_called FROM counter; "
     "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND NOT attisdropped"
     " WHERE relnamespace = 'public'::regnamespace AND relkind <> 'i' AND attnum > 0 ORDER BY 1, 2; "
-    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database(); SELECT n FROM due ORDER BY n"
+    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database(); SELECT n FROM due ORDER BY n; "
+    "SELECT oid FROM pg_largeobject_metadata ORDER BY 1; SELECT loid, data FROM pg_largeobject ORDER BY loid, pageno"
 )
 OPEN_SQL = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     " AND backend_type = 'client backend' AND state <> 'idle'"
 )
+ASLEEP_SQL = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 # What a session begins with: nothing that another has left, neither where reads go nor on the primary.
 PROBES = (
@@ -105,29 +112,57 @@ class Twins:
         parameters: Mapping[str, str] | None = None,
         leaves: bool = False,
         port: int = 0,
+        speakers: Sequence[int] = (),
     ) -> str:
         """Hold it with PostgreSQL and through pgamb (or another `port`); return what differs, empty for nothing.
 
-        Who `leaves` closes the connection without a word.
+        Who `leaves` closes the connection without a word. `speakers` has the session, from 0, that says each exchange,
+        where it is not always the same one.
         """
-        said = [*PROBES, *exchanges]
-        direct, kept = self._hold(self.direct(parameters), said, leaves)
-        through, ours = self._hold(self.through(parameters, port), said, leaves)
-        if found := difference(said, direct, through):
+        sessions = max(speakers, default=0) + 1
+        said = [*PROBES * sessions, *exchanges]
+        turns = [number // len(PROBES) for number in range(len(PROBES) * sessions)]
+        turns += speakers or [0] * len(exchanges)
+        direct, kept = self._hold([self.direct(parameters) for _ in range(sessions)], said, turns, leaves)
+        through, ours = self._hold([self.through(parameters, port) for _ in range(sessions)], said, turns, leaves)
+        shown = (
+            said if sessions == 1 else [replace(e, says=f"{turn}: {e}") for e, turn in zip(said, turns, strict=True)]
+        )
+        if found := difference(shown, direct, through):
             return found
         if kept != ours:
-            return f"said: {said}\nPostgreSQL has kept {kept}\nthrough pgamb it has kept {ours}"
+            return f"said: {shown}\nPostgreSQL has kept {kept}\nthrough pgamb it has kept {ours}"
         return ""
 
-    def _hold(self, wire: Wire, exchanges: Sequence[Exchange], leaves: bool) -> tuple[list[Heard], list[str]]:
-        with wire:
-            heard = Transcript(wire).hold(exchanges)
+    def _hold(
+        self, wires: list[Wire], exchanges: Sequence[Exchange], turns: Sequence[int], leaves: bool
+    ) -> tuple[list[Heard], list[str]]:
+        heard: list[Heard] = []
+        with ExitStack() as stack:
+            for wire in wires:
+                stack.enter_context(wire)
+            transcripts = [Transcript(wire, self._cancel) for wire in wires]
+            for number, (exchange, turn) in enumerate(zip(exchanges, turns, strict=True)):
+                heard += transcripts[turn].hold(number, exchange)
             if not leaves:
-                wire.send_all(messages.terminate())
+                for wire in wires:
+                    wire.send_all(messages.terminate())
         kept = self.contents()
         if kept != self._pristine:
             self.restore()
         return heard, kept
+
+    def _cancel(self, wire: Wire, asleep: bool) -> None:
+        """Ask that what runs be cancelled; if it is to be `asleep`, once it is, or once there is an answer."""
+        wait_for(
+            lambda: not asleep or wire.is_ready() or any(w.value(ASLEEP_SQL) != "0" for w in self.watching.values()),
+            DEADLINE_S,
+            "there is something to cancel",
+        )
+        assert wire.greeting is not None
+        with Wire(wire.port) as canceller:
+            canceller.send(messages.cancel_request(wire.greeting.pid, wire.greeting.secret))
+            canceller.until_closed()
 
     # The database
 
@@ -187,10 +222,11 @@ def running_twins(cluster: Cluster) -> Iterator[Twins]:
 
 
 @contextmanager
-def running_relays(cluster: Cluster) -> Iterator[list[CuttingRelay]]:
+def running_relays(cluster: Cluster, *options: str) -> Iterator[list[CuttingRelay]]:
     """Run an ambassador between relays that can cut: the first before it, then one before each member."""
     with ExitStack() as stack:
         behind = [stack.enter_context(running_relay(server.port)) for server in cluster.servers]
         url = "static://" + ",".join(f"127.0.0.1:{relay.port}" for relay in behind)
-        ambassador = stack.enter_context(running_ambassador(cluster.servers, "--replica-wait", "5", "--registry", url))
+        options = ("--replica-wait", "5", "--registry", url, *options)
+        ambassador = stack.enter_context(running_ambassador(cluster.servers, *options))
         yield [stack.enter_context(running_relay(ambassador.port)), *behind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import select
 import socket
 import ssl
 import time
@@ -101,6 +102,18 @@ class Wire:
                 return None
             self._reader.feed(data)
         return message
+
+    @property
+    def port(self) -> int:
+        """The port that it is connected to."""
+        return int(self.sock.getpeername()[1])
+
+    def is_ready(self) -> bool:
+        """Tell whether a ReadyForQuery has come that has not been received yet, or the connection has ended."""
+        if not select.select([self.sock], [], [], 0)[0]:
+            return False
+        data = self.sock.recv(1 << 18, socket.MSG_PEEK)
+        return not data or messages.ready_for_query()[:5] in data
 
     def receive_bytes(self, count: int) -> bytes:
         """Return the next bytes, fewer at the end of the connection; for what is no message."""
