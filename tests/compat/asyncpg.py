@@ -9,6 +9,7 @@ from tests.compat.place import Place
 from tests.compat.sdist import Driver, compare
 
 NAME = "asyncpg"
+TAKES_LONG = True
 
 DRIVER = Driver(
     "asyncpg",

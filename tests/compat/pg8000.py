@@ -9,6 +9,7 @@ from tests.compat.place import Place
 from tests.compat.sdist import Driver, compare
 
 NAME = "pg8000"
+TAKES_LONG = True
 
 DRIVER = Driver(
     "pg8000",

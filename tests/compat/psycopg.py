@@ -19,6 +19,7 @@ from tests.compat.place import Place
 from tests.compat.pytest_side import NEEDED, Side, environment, run_all
 
 NAME = "psycopg 3"
+TAKES_LONG = True
 SOURCE_VARIABLE = "PSYCOPG_SOURCE"
 # Debian's psycopg is the tag 3.2.6 here.
 RELEASE = "trixie"

@@ -9,6 +9,7 @@ from tests.compat.place import Place
 from tests.compat.sdist import Driver, compare
 
 NAME = "psycopg2"
+TAKES_LONG = True
 NEEDS = ("gcc", "libc6-dev", "libpq-dev", "python3-dev")
 SETTINGS = {"wal_level": "logical", "max_prepared_transactions": "20"}
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from pgamb.errors import PgambError
 from tests.compat import __main__ as compat
 from tests.compat.debian import Missing
 from tests.compat.outcome import Outcome
@@ -38,6 +39,32 @@ def test_it_is_named_and_the_others_run(runner: CliRunner) -> None:
     assert result.exit_code == 0
     assert "not run: absent: it is nowhere; look again" in result.output
     assert "| present | 1 | 1 | 1 | 1 | 0 |" in result.output
+
+
+def test_what_there_is_no_time_for_is_named(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "SHORT_S", -1.0)
+    result = runner.invoke(compat.main, ["--short"])
+    assert result.exit_code == 0
+    assert "not run: present:" in result.output
+    assert "| present | 1 | 1 | 1 | 1 | 0 |" in runner.invoke(compat.main, []).output
+
+
+def test_one_that_breaks_off_fails_and_the_others_run(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(place: object, *, short: bool) -> Outcome:
+        raise PgambError("it could not be built")
+
+    suites = {**compat.suites(), "broken": SimpleNamespace(NAME="broken", run=breaks)}
+    monkeypatch.setattr(compat, "suites", lambda: dict(reversed(suites.items())))
+    result = runner.invoke(compat.main, [])
+    assert result.exit_code == 1
+    assert result.output.endswith("FAILED broken: it did not come to its end\n")
+    assert "| present | 1 | 1 | 1 | 1 | 0 |" in result.output
+
+
+def test_what_takes_long_comes_last() -> None:
+    found = [hasattr(suite, "TAKES_LONG") for suite in compat.suites().values()]
+    assert found == sorted(found)
+    assert True in found
 
 
 def test_it_is_missing_where_it_was_asked_for(runner: CliRunner) -> None:
