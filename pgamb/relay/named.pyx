@@ -96,7 +96,8 @@ cdef class Named(Prepared):
         if phrase.verb is PREPARE:
             if phrase.name not in self.names:
                 spoken.statement = self.statements.of_prepare(
-                    phrase.body, sql[:phrase.start], sql[phrase.end:], self.parameters.naming, self.user
+                    phrase.body, sql[:phrase.start], sql[phrase.end:], self.parameters.naming, self.user,
+                    self.names.values(),
                 )
             return spoken
         statement = self.names.get(phrase.name)

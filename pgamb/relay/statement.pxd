@@ -64,14 +64,14 @@ cdef class Statement:
 cdef class Statements:
     cdef readonly Plans plans
     cdef public frozenset customs   # custom parameters that the database's functions may set; None, most often
-    cdef object canonical           # WeakValueDictionary: (sql, types, naming, user), or (tail, None, ...) -> Statement
+    cdef object canonical           # WeakValueDictionary: (sql, types, naming, user), or (tail, copy, ...) -> Statement
     cdef bytes prefix               # of every name
     cdef unsigned long long issued
     cdef unsigned long long moment      # counts the Parses of all sessions: which was before which
     cdef public bint asks_sequences     # sessions of the database use currval() or lastval()
 
     cdef Statement of(self, bytes sql, bytes types, object naming, str user)
-    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming, str user)
+    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming, str user, object taken)
     cdef Statement successor(self, Statement statement)
     cdef int retire(self, Statement statement) except -1
     cdef Statement unnamed(self, bytes sql, bytes types)

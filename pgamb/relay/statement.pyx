@@ -179,12 +179,16 @@ cdef class Statements:
             statement.types = types
         return statement
 
-    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming, str user):
+    cdef Statement of_prepare(self, bytes sql, bytes head, bytes tail, object naming, str user, object taken):
         """Return the statement of all sessions whose PREPARE has this behind its name; `sql` is what it prepares.
 
-        What stands before the name is that of the first of them.
+        What stands before the name is that of the first of them. It is none of the statements in `taken`: one that a
+        session prepares twice, under two names, has two plans.
         """
-        cdef tuple key = (tail, None, naming, user)
+        cdef int copy = 0
+        while (tail, copy, naming, user) in self.canonical and self.canonical[(tail, copy, naming, user)] in taken:
+            copy += 1
+        cdef tuple key = (tail, copy, naming, user)
         cdef Statement statement = self.canonical.get(key)
         if statement is None:
             statement = self._issue(key, sql)

@@ -28,6 +28,8 @@ _OF_ANY = (
     | Need.NAMES
 )
 _STATEMENTS = b"pg_prepared_statement"
+# A string that begins so is SQL for somebody to run, as PL/pgSQL does.
+_EXECUTE_IN_A_STRING = re.compile(rb"(?i)['$]\s*(?:explain\b[^';]*\s)?execute\s")
 
 
 # Lexing takes about 10 microseconds per 100 bytes, and nobody else is served meanwhile: the long statements that
@@ -83,7 +85,9 @@ def classify(
 
 
 def _looks_at_statements(sql: bytes, words: Sequence[bytes]) -> bool:
-    """Tell whether a text asks which statements the session has prepared; not whether a literal says so."""
+    """Tell whether a text asks which statements the session has prepared, or has a string that executes one."""
+    if _EXECUTE_IN_A_STRING.search(sql) is not None:
+        return True
     return _STATEMENTS in sql.lower() and any(_STATEMENTS in word and not is_literal(word) for word in words)
 
 

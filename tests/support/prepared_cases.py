@@ -23,7 +23,28 @@ STATEMENTS = (
 LOOK = Q(STATEMENTS)
 READ_ONE = "SELECT t FROM lazy WHERE n = $1"
 
+# What a string says of prepared statements only PostgreSQL finds out.
+STRING = "DO $$DECLARE found text; BEGIN EXECUTE 'execute q (3)' INTO found; RAISE NOTICE '%', found; END$$"
+EXPLAIN = "EXPLAIN (COSTS OFF) EXECUTE"
+
 PREPARED: dict[str, tuple[Exchange, ...]] = {
+    "in a string": (
+        *(Q(STRING), Q(f"PREPARE q AS {READ_ONE}"), Q(STRING), Q("EXECUTE q(4)"), R(STRING) + S, Q("DEALLOCATE q")),
+        *(Q("BEGIN"), Q(f"PREPARE q AS {READ_ONE}"), Q(STRING), Q("COMMIT"), Q(STRING), Q("DEALLOCATE ALL"), Q(STRING)),
+        *(P(READ_ONE, "q") + S, Q(STRING), Q("BEGIN"), Q(STRING), Q("ROLLBACK"), B(b"5", statement="q") + X() + S),
+    ),
+    # Each has its plan, which is kept: there are no parameters.
+    "one text under two names": (
+        *(Q("PREPARE i AS SELECT t FROM lazy WHERE n = 3"), Q("PREPARE s AS SELECT t FROM lazy WHERE n = 3")),
+        *(Q("BEGIN"), Q("SET LOCAL enable_seqscan = off"), Q(f"{EXPLAIN} i"), Q("SET LOCAL enable_seqscan = on")),
+        *(
+            Q("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off"),
+            Q(f"{EXPLAIN} s"),
+            Q(f"{EXPLAIN} i"),
+        ),
+        *(Q("COMMIT"), Q("DEALLOCATE i"), Q("EXECUTE s"), Q("PREPARE i AS SELECT t FROM lazy WHERE n = 3")),
+        *(Q("EXECUTE i"), Q("EXECUTE s"), Q("DEALLOCATE s"), Q("EXECUTE i"), Q("EXECUTE s")),
+    ),
     "prepare, execute, deallocate": (
         *(Q(f"PREPARE q AS {READ_ONE}"), Q("EXECUTE q(3)"), Q("EXECUTE q(4)"), Q("execute Q ( 5 ) ;")),
         *(Q("DEALLOCATE q"), Q("EXECUTE q(3)"), Q("DEALLOCATE q"), Q("DEALLOCATE PREPARE q")),
