@@ -74,7 +74,7 @@ CUTS: st.SearchStrategy[Cut] = st.one_of(
     st.integers(0, 9).map(AtRandom),
     st.integers(0, 9).map(lambda seed: AtRandom(seed, 60)),
 )
-WAYS: dict[str, Cut] = {"whole": whole, "bytes": byte_by_byte, "random": AtRandom(5)}
+WAYS: dict[str, Cut] = {"whole": whole, "bytes": byte_by_byte, "random": AtRandom(5), "once": AtPosition(100)}
 SERIAL = itertools.count(1)
 
 

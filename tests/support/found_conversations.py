@@ -28,7 +28,7 @@ FOUND: dict[str, tuple[Exchange, ...]] = {
     "data while everything is skipped": (
         *(
             B(statement="nothing") + Q("SELECT 1"),
-            copy_data(b"1\n" * 9),
+            copy_data(b"1\n" * 90),
             copied(b"2\n"),
             Q("SELECT 2"),
             S,
