@@ -425,7 +425,8 @@ cdef class Backend(Stream):
                 start = position
             if self.fd < 0:
                 return 0
-            if self.replies.count and self.replies.head().flags & ANSWER and not self.judging:
+            head = self.replies.head()
+            if head != NULL and (head.flags & ANSWER or head.kind == COPY_END) and not self.judging:
                 self._give(buffer + start, position - start, True)
                 start = position
                 self.answer()
@@ -786,7 +787,9 @@ cdef class Backend(Stream):
 
     cdef int answer(self) except -1:
         """Answer what pgamb need not have asked, as long as that is what comes next."""
-        cdef Reply* head = self.replies.head()
+        cdef Reply* head
+        self._drop_copy_ends()
+        head = self.replies.head()
         while head != NULL and head.flags & ANSWER:
             if self.owner is not None:
                 if head.kind == PARSE:
@@ -795,6 +798,7 @@ cdef class Backend(Stream):
                     self.owner.collect(b"3\0\0\0\4", 5)
                 self.forwarded = True
             self.replies.pop()
+            self._drop_copy_ends()
             head = self.replies.head()
         return 0
 

@@ -11,6 +11,7 @@ cdef class Frontend(Identity):
     cdef bint unfinished                    # a batch waits for its end; `hurry` will be called
     cdef bint hurried                       # ... and has waited long enough
     cdef bint terminated                    # the application has said goodbye, and is told what it asked for before
+    cdef bint handed_on                     # ... by its backend, which has been told so too
     cdef bint clearing                      # what was sent of it may take all prepared statements away
 
     cdef int _input(self, const char* data, size_t size) except -1
@@ -40,4 +41,5 @@ cdef class Frontend(Identity):
     cdef int _heed_cancels(self) except -1
     cdef int _trusted(self, int need, Plan plan)
     cdef int _terminate(self) except -1
+    cdef bint _will_rest(self) noexcept
     cdef bint _is_answered(self) except -1

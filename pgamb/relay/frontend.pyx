@@ -46,7 +46,7 @@ from pgamb.relay.session cimport (
 from pgamb.relay.statement cimport Plan
 from pgamb.relay.stream cimport BROKEN, READABLE, WOULD_BLOCK, WRITABLE
 
-from pgamb.errors import ProtocolViolation, QueryCanceled
+from pgamb.errors import PostgresError, ProtocolViolation, QueryCanceled
 from pgamb.routing.prepare import may_name, may_prepare
 from pgamb.wire.messages import error_response, query
 
@@ -838,13 +838,31 @@ cdef class Frontend(Identity):
     cdef int _terminate(self) except -1:
         """The application says goodbye. As with PostgreSQL, what it has sent before that is still carried out."""
         cdef Backend backend = self.backend
-        if backend is not None and backend.replies.count and not backend.copying_in and not backend.skipping:
-            self.terminated = True
-            if backend.replies.will_end() and not backend.batch_open:
-                # And answered, if somebody is still there.
-                self.state = STALLED
-                return 0
-        return self.leave()
+        if backend is None or backend.replies.count == 0 or backend.skipping:
+            return self.leave()
+        # And answered, if somebody is still there.
+        self.terminated = True
+        self.state = STALLED
+        backend.parting = True
+        if not self.handed_on and not self._will_rest():
+            # In the middle of something: PostgreSQL undoes it, and tells what it would tell.
+            self.handed_on = backend.tainted = True
+            backend.write(b"X\0\0\0\4", 5)
+        return 0
+
+    cdef bint _will_rest(self) noexcept:
+        """Tell whether all that has been sent ends without another word."""
+        cdef Backend backend = self.backend
+        return not backend.batch_open and backend.replies.will_end() and not (
+            backend.copying_in and not backend.replies.copy_ended()
+        )
+
+    cdef int backend_lost(self, Backend backend, object error) except -1:
+        if self.handed_on and not isinstance(error, PostgresError):
+            # It was told goodbye.
+            self.backend = None
+            return self.leave()
+        return Identity.backend_lost(self, backend, error)
 
     cdef bint _is_answered(self) except -1:
         """Tell whether all that was sent has been answered, and last words can be said; if not, that is waited for."""
@@ -868,6 +886,7 @@ cdef class Frontend(Identity):
     cdef int leave(self) except -1:
         """The application is gone, or has to go. Its backend is cleaned, or closed if it is at work."""
         cdef Backend backend = self.backend
+        cdef bint rests
         if self.fd < 0:
             return 0
         self.finish()
@@ -889,10 +908,11 @@ cdef class Frontend(Identity):
         self.pending = None
         self.relay.frontends.pop(self.pid, None)
         if backend is not None:
+            rests = self._will_rest()
             self.backend = None
             if self.pins & PIN_UNCLEAN:
                 backend.tainted = True
-            if self.terminated and backend.replies.count:
+            if self.terminated and backend.replies.count and rests:
                 self.pool.clean(backend, True)
             elif (self.pass_left and not self.pass_drop) or backend.skipping or backend.batch_open or (
                 backend.replies.owed()

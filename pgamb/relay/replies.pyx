@@ -115,6 +115,8 @@ cdef class Replies:
             kind = self.at(i - 1).kind
             if kind == SYNC:
                 break
+            if kind == COPY_END:
+                continue
             if kind != QUERY:
                 return False
         return True

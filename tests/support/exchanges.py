@@ -26,7 +26,11 @@ OF_BROKEN, OF_END, OF_COPY_END = "!", "X", ">"
 LABELLED = b"same:"
 # Known to differ. In a failed transaction, a statement that the backend at hand lacks cannot be prepared there, and it
 # is not known how many values its Bind has to have; and a portal whose read ran by itself is gone when it is done.
-KNOWN = (("bind message supplies", "'25P02'"), ('portal "" cannot be run', 'portal "" does not exist'))
+KNOWN = (
+    ("bind message supplies", "'25P02'"),
+    ('portal "" cannot be run', 'portal "" does not exist'),
+    ("n b''", 'portal "" does not exist'),
+)
 # What users make has oids from here on (FirstNormalObjectId).
 FIRST_OID = 16384
 

@@ -9,6 +9,7 @@ from tests.support.exchanges import (
     close_statement,
     copied,
     copy_data,
+    describe,
     describe_statement,
     execute,
     fatal,
@@ -19,8 +20,10 @@ from tests.support.exchanges import (
     sync,
     terminate,
 )
-from tests.support.prepared_cases import LOOK
+from tests.support.renderings import WRITE
 
+# By name: what becomes the session's own at the end of a batch is prepared anew, behind what the batch has prepared.
+LOOK = query("SELECT name, statement, from_sql FROM pg_prepared_statements ORDER BY name")
 Q, R, P, B, X, S = query, run, parse, bind, execute, sync()
 
 FOUND: dict[str, tuple[Exchange, ...]] = {
@@ -42,6 +45,20 @@ FOUND: dict[str, tuple[Exchange, ...]] = {
     "last words in a COPY": (Q("COPY lazy FROM STDIN"), copy_data(b"21\ta\n") + fatal("?", b"x")),
     # Its backend is told of no end, so the answers to what was sent before it were lost.
     "goodbye behind a question": (Q("SELECT 1") + R("INSERT INTO lazy VALUES (21)") + S + Q("SELECT 2") + terminate(),),
+    # A batch without an end was followed by pgamb's own, which PostgreSQL skipped: the backend was stuck for ever.
+    "goodbye behind what fails": (R("INSERT INTO lazy VALUES (10, 'taken')") + terminate(),),
+    "goodbye behind an error": (Q("SELECT 1") + describe("nothing") + terminate(),),
+    "goodbye in the middle of a transaction": (Q("BEGIN") + Q(WRITE) + R("SELECT 1") + terminate(),),
+    "goodbye in a COPY": (Q("COPY lazy FROM STDIN"), copy_data(b"21\ta\n") + terminate()),
+    "goodbye before a COPY begins": (Q("COPY lazy FROM STDIN") + terminate(),),
+    # A backend that had been told goodbye went back to its pool.
+    "goodbye behind data for nobody": (R("SELECT 1") + S + copied(b"1\n") + terminate(),),
+    "goodbye behind data in a batch": (R("SELECT 1") + copied(b"1\n") + S + copied(b"2\n") + terminate(),),
+    # What pgamb answers itself was not answered behind the end of data that nobody wanted.
+    "an answer of pgamb's behind data for nobody": (
+        *(P("SELECT 7", "n") + S, R("SELECT 1") + copied(b"1\n") + close_statement("n") + S),
+        *(close_statement("") + copied(b"1\n") + close_statement("n") + close_statement("m") + S, copied(b"1\n") + S),
+    ),
     # A Query that was skipped had dropped the unnamed statement all the same.
     "a Query that is skipped": (
         *(P("SELECT 7") + S, B(statement="nothing") + Q("SELECT 1") + S, B() + X() + S, B() + X() + Q("SELECT 8") + S),
@@ -61,42 +78,19 @@ FOUND: dict[str, tuple[Exchange, ...]] = {
     ),
     # What a PREPARE in the middle of a batch had made stayed on a backend that went back to its pool.
     "PREPARE in the middle of a batch": (
-        *(
-            P("SELECT 7", "m") + P("SELECT 8", "o") + flush(),
-            R("PREPARE n AS SELECT 1") + flush(),
-            S,
-            B(statement="m") + X() + S,
-        ),
-        *(
-            Q("EXECUTE n"),
-            Q("PREPARE n AS SELECT 2"),
-            Q("EXECUTE o"),
-            LOOK,
-            R("SELECT 1") + copied(b"1\n") + R("DEALLOCATE n") + S,
-        ),
-        *(
-            Q("EXECUTE n"),
-            LOOK,
-            Q("DEALLOCATE ALL"),
-            R("SELECT 1") + flush(),
-            R("PREPARE n AS SELECT 3") + S,
-            Q("EXECUTE n"),
-        ),
-        Q("SELECT 'of another'"),
+        *(P("SELECT 7", "m") + S, R("SELECT 1") + flush(), R("PREPARE n AS SELECT 1") + S, Q("PREPARE n AS SELECT 2")),
+        *(Q("EXECUTE n"), Q("EXECUTE m"), LOOK, R("SELECT 1") + copied(b"1\n") + R("DEALLOCATE n") + S, Q("EXECUTE n")),
+        *(LOOK, Q("DEALLOCATE ALL"), LOOK, R("SELECT 1") + flush(), R("PREPARE n AS SELECT 3") + S),
+        *(B(statement="n") + X() + S, LOOK),
     ),
     # The backend still had the statement that it was given for PostgreSQL to speak of.
     "a name that was taken is closed": (
-        *(Q("BEGIN"), P("SELECT 1", "n") + S, P("SELECT 2", "n") + S, close_statement("n") + S, B(statement="n") + S),
-        *(describe_statement("n") + S, Q("EXECUTE n"), Q("ROLLBACK"), B(statement="n") + S, Q("EXECUTE n")),
+        *(Q("BEGIN"), Q(WRITE), P("SELECT 1", "n") + S, P("SELECT 2", "n") + S, close_statement("n") + S),
+        *(B(statement="n") + S, describe_statement("n") + S, Q("ROLLBACK"), B(statement="n") + S, Q("EXECUTE n")),
     ),
     "a name that was not deallocated is closed": (
-        *(Q("BEGIN"), Q("PREPARE n AS SELECT 1"), Q("SELECT 1/0"), Q("DEALLOCATE n"), close_statement("n") + S),
-        *(Q("ROLLBACK"), Q("BEGIN"), R("SAVEPOINT a") + S, Q("EXECUTE n"), Q("ROLLBACK TO a"), Q("DEALLOCATE n")),
-        *(
-            Q("ROLLBACK TO a"),
-            P("DEALLOCATE n") + B() + X() + S,
-            Q("ROLLBACK"),
-            P("SELECT 3", "n") + B(statement="n") + X() + S,
-        ),
+        *(Q("BEGIN"), Q(WRITE), P("SELECT 1", "n") + S, Q("SELECT 1/0"), Q("DEALLOCATE n"), close_statement("n") + S),
+        *(B(statement="n") + S, describe_statement("n") + S, Q("ROLLBACK"), Q("EXECUTE n"), P("SELECT 2", "n") + S),
+        *(B(statement="n") + X() + S,),
     ),
 }

@@ -90,7 +90,7 @@ SETTINGS = (
     ),
     *("SET application_name = 'me {k}'", "SHOW application_name", "SET TimeZone = 'UTC'", "SET datestyle = 'German'"),
     *("SELECT date '2001-02-03'", "SET search_path = pg_catalog", "SET search_path = public", "RESET search_path"),
-    *("SET my.own = '{k}'", "SHOW my.own", "SET ROLE pg_read_all_data", "RESET ROLE", "SELECT current_user"),
+    *("SET my.own = '{k}'", "SET ROLE pg_read_all_data", "RESET ROLE", "SELECT current_user"),
     *("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET default_transaction_isolation = serializable"),
     *("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "SET client_encoding = 'LATIN1'", "SELECT 'ä'"),
 )
@@ -128,7 +128,7 @@ TEMPORARY = (
         "ALTER TABLE mine ADD COLUMN u int",
         "SELECT n FROM mine",
         "CREATE TEMP TABLE lazy (n int)",
-        "DROP TABLE pg_temp.lazy",
+        "DROP TABLE IF EXISTS mine",
     ),
 )
 NAMES = (
@@ -153,7 +153,7 @@ NAMES = (
         "DISCARD ALL",
     ),
     *("EXPLAIN (COSTS OFF) EXECUTE n0", "EXECUTE n1(1/0)", "DEALLOCATE nothing", "PREPARE n0 AS SELECT 'other'"),
-    "SELECT name, statement, parameter_types::text[], from_sql FROM pg_prepared_statements ORDER BY prepare_time",
+    "SELECT name, statement, parameter_types::text[], from_sql FROM pg_prepared_statements ORDER BY name",
 )
 LISTENING = (
     *("LISTEN news", "NOTIFY news, 'from {k}'", "UNLISTEN news", "UNLISTEN *", "SELECT pg_notify('news', 'said')"),
