@@ -16,6 +16,7 @@ cdef class Block:
     cdef list savepoints            # (name, the text that made it), oldest first
     cdef int isolation              # routing.control.Isolation
     cdef int read_only              # 1 or 0; -1: as the session has it by default
+    cdef bint plain                 # nothing has been said of its modes
     cdef readonly bint failed       # a read in it has failed
     cdef bint has_read
     cdef bytes tag                  # of the last statement that was answered here

@@ -35,6 +35,7 @@ cdef class Block:
         self.modes = []
         self.savepoints = []
         self.read_only = -1
+        self.plain = plan.command.plain
         self._modes(plan.command)
 
     def _modes(self, command):
@@ -55,6 +56,9 @@ cdef class Block:
         if len(self.modes) > MODES or len(self.savepoints) > SAVEPOINTS:
             return OPEN
         if control == CONTROL_COMMIT_CHAIN or control == CONTROL_ROLLBACK_CHAIN:
+            if self.failed and not (self.plain or self.savepoints):
+                # Whether its modes outlast the failure, only PostgreSQL knows.
+                return OPEN
             self.tag = b"COMMIT" if control == CONTROL_COMMIT_CHAIN and not self.failed else b"ROLLBACK"
             self.savepoints.clear()
             self.failed = self.has_read = False
@@ -89,6 +93,7 @@ cdef class Block:
         if (control == CONTROL_SET_TRANSACTION or control == CONTROL_BEGIN) and not (self.has_read or self.savepoints):
             # A second BEGIN sets what it says, for all its warning.
             self.modes.append(sql)
+            self.plain = False
             self._modes(plan.command)
             if control == CONTROL_SET_TRANSACTION:
                 self.tag = b"SET"

@@ -10,6 +10,21 @@ STORIES: dict[str, Case] = {
         *("BEGIN READ ONLY", READ, "COMMIT AND CHAIN", READ, WRITE, "ROLLBACK AND CHAIN", WRITE, "ROLLBACK", WRITE),
         COUNT,
     ),
+    "modes do not outlast a failure": (
+        *("BEGIN READ ONLY", READ, FAIL, "COMMIT AND CHAIN", READ, READ_ONLY, WRITE, "COMMIT", COUNT),
+        *("BEGIN READ ONLY", "SAVEPOINT a", FAIL, "ROLLBACK AND CHAIN", READ_ONLY, "ROLLBACK"),
+        *("BEGIN", "SET TRANSACTION READ ONLY", FAIL, "COMMIT AND CHAIN", READ_ONLY, FAIL, "ROLLBACK AND CHAIN"),
+        *(
+            READ_ONLY,
+            "ROLLBACK",
+            "BEGIN READ ONLY",
+            "COMMIT AND CHAIN",
+            FAIL,
+            "COMMIT AND CHAIN",
+            READ_ONLY,
+            "ROLLBACK",
+        ),
+    ),
     "savepoints that stay virtual": (
         *("BEGIN", "SAVEPOINT a", READ, "SAVEPOINT b", "SAVEPOINT c", "RELEASE b", "ROLLBACK TO c"),
         *("ROLLBACK TO a", "SAVEPOINT a", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a", "RELEASE a", "RELEASE a"),
