@@ -100,6 +100,9 @@ async def _service(topology: Topology, seen: Picture, options: ClientOptions) ->
         yield odd("registry", doubt.removeprefix("registry: "), "see the members' own lines")
     else:
         yield failed("registry", doubt.removeprefix("registry: "), "see --registry and --auth-dsn")
+    for note in seen.registry.notes:
+        if note != seen.why:
+            yield odd("registry", note, "see `pgamb status`")
     count = len(topology.members)
     if count:
         yield ok("service", f'"{options.service}" has {count} member{"s" if count != 1 else ""}')

@@ -102,7 +102,8 @@ async def _catalogue(options: ExplainOptions, topology: Topology) -> Catalog | N
 
 def _server_version(topology: Topology | None) -> int:
     """Return the oldest major version among the members: what it does not have proves nothing."""
-    versions = [member.server_version // 10000 for member in topology.members] if topology is not None else []
+    members = topology.members if topology is not None else ()
+    versions = [member.server_version // 10000 for member in members if member.server_version]
     return min(versions, default=DEFAULT_SERVER_VERSION)
 
 

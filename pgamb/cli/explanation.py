@@ -185,6 +185,8 @@ def judge_member(member: MemberPicture, options: ExplainOptions) -> Judgement | 
         return Judgement(member.node, False, f"it is a {member.role}")
     if member.state != MemberState.RUNNING:
         return Judgement(member.node, False, f"it is {member.state}")
+    if member.weight == 0:
+        return Judgement(member.node, False, "it is of weight 0")
     if any(note.startswith("follows timeline") for note in member.notes):
         return Judgement(member.node, False, next(n for n in member.notes if n.startswith("follows timeline")))
     if member.lag_bytes is not None and member.lag_bytes > options.max_lag_bytes:

@@ -45,6 +45,7 @@ class RegistryPicture(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool
     age_s: float | None
     last_error: str | None
+    notes: tuple[str, ...]
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ def picture(topology: Topology, stats: Sequence[Stats], status: RegistryStatus) 
     return Picture(
         service=topology.service,
         primary=primary.node if primary else None,
-        why=why(topology, asked=is_static(status.source)),
+        why=why(topology, source=status.source, notes=status.notes),
         record=topology.primary,
         conflict=topology.conflict,
         stale_primaries=tuple(each.node for each in topology.members if each.role is Role.STALE_PRIMARY),
@@ -81,20 +82,20 @@ def picture(topology: Topology, stats: Sequence[Stats], status: RegistryStatus) 
             connected=status.connected or (status.age_s is not None and status.age_s < FRESH_S),
             age_s=status.age_s,
             last_error=status.last_error,
+            notes=status.notes,
         ),
     )
 
 
-def why(topology: Topology, *, asked: bool = False) -> str:
-    """Say in one sentence who is primary and for which reason, or why nobody is.
-
-    `asked`: there is no registry, the servers themselves were asked.
-    """
+def why(topology: Topology, *, source: str = "etcd://", notes: Sequence[str] = ()) -> str:
+    """Say in one sentence who is primary and for which reason, or why nobody is; `notes` are the registry's own."""
     record = topology.primary
     if topology.conflict and record is None:
         return f"{' and '.join(topology.conflict)} both say primary on one timeline: nobody writes until one is stopped"
-    if asked:
+    if is_static(source):
         return _why_static(topology)
+    if source.startswith("patroni+"):
+        return _why_patroni(topology, notes)
     if not topology.members:
         gone = f" (the last primary was {record.node} on timeline {record.timeline})" if record else ""
         return f"no member is registered{gone}: start `pgamb server` beside each PostgreSQL, for this service"
@@ -129,6 +130,15 @@ def _why_static(topology: Topology) -> str:
     return f"{record.node} says primary, with timeline {record.timeline}, and nobody says so with a higher one"
 
 
+def _why_patroni(topology: Topology, notes: Sequence[str]) -> str:
+    record = topology.primary
+    if record is not None and topology.primary_member() is not None:
+        return f"{record.node} says primary with timeline {record.timeline}, and holds Patroni's leader key"
+    if not topology.members:
+        return "no member of Patroni runs: is it started, with this namespace and scope?"
+    return next(iter(notes), "nobody says primary and holds Patroni's leader key")
+
+
 def _member(member: Member, topology: Topology, stats: Mapping[str, Stats]) -> MemberPicture:
     own = stats.get(member.node)
     is_primary = member.role is Role.PRIMARY
@@ -158,10 +168,12 @@ def _notes(member: Member, topology: Topology) -> tuple[str, ...]:
         notes.append(f"stale primary on timeline {member.timeline}{newer}: gets no work; rewind it, or stop it")
     if member.node in topology.conflict:
         notes.append(f"in conflict: {' and '.join(topology.conflict)} say primary on one timeline; stop all but one")
-    if member.role is Role.REPLICA and record is not None and member.timeline != record.timeline:
+    if member.role is Role.REPLICA and record is not None and member.timeline not in (0, record.timeline):
         notes.append(f"follows timeline {member.timeline}, the primary is on {record.timeline}")
     if member.state is MemberState.DRAINING:
         notes.append("draining: takes no new work")
+    if member.weight == 0 and member.role is Role.REPLICA:
+        notes.append("of weight 0 (Patroni's tag noloadbalance): gets no reads")
     return tuple(notes)
 
 
@@ -193,6 +205,9 @@ def table(seen: Picture, *, now: str | None = None) -> RenderableType:
     notes = [Text(f"{each.node}: {note}", "yellow") for each in seen.members for note in each.notes]
     if notes:
         parts += [Text(""), *notes]
+    unusual = [Text(f"registry: {note}", "yellow") for note in seen.registry.notes if note != seen.why]
+    if unusual:
+        parts += [Text(""), *unusual]
     doubt = registry_doubt(seen.registry)
     if doubt is not None:
         parts += [Text(""), Text(doubt, "red")]
@@ -241,7 +256,9 @@ def lsn_text(lsn: int | None) -> str | None:
 
 
 def version_text(number: int) -> str:
-    """Write `server_version_num` as people do: 150004 is `15.4`, 90624 is `9.6.24`."""
+    """Write `server_version_num` as people do: 150004 is `15.4`, 90624 is `9.6.24`; what nobody has said is `-`."""
+    if not number:
+        return "-"
     major, rest = divmod(number, 10000)
     return f"{major}.{rest}" if major >= 10 else f"{major}.{rest // 100}.{rest % 100}"
 

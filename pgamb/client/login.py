@@ -268,7 +268,7 @@ class LoginDesk:
                 welcome = await self._welcomer.ask(
                     self._pools.welcomers() or self._static, database, user, startup, login.credentials
                 )
-                if self._static and self._prober.lend(Asker(database, user, login.credentials)):
+                if self._prober.lend(Asker(database, user, login.credentials)) and self._static:
                     self._refresh()
                 return welcome
             except (CannotConnectNow, PostgresError) as error:

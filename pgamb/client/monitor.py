@@ -1,4 +1,5 @@
-"""Asks the members themselves what they are: the eyes of `static://`, where no registry tells.
+"""Asks the members themselves what they are: the eyes of `static://`, where no registry tells, and of a registry that
+tells late.
 
 It logs in as `--auth-dsn` says, else as an application that has logged in: before that, nobody may ask.
 """

@@ -110,7 +110,9 @@ class Observer:
 
     def _registry_state(self) -> RegistryState:
         status = self._registry.status()
-        return RegistryState(status.source, status.endpoint, status.connected, status.age_s, status.last_error)
+        return RegistryState(
+            status.source, status.endpoint, status.connected, status.age_s, status.last_error, status.notes
+        )
 
     def _member(self, member: Member, now: float) -> MemberUse:
         used = self._pools.used(member.node)

@@ -57,7 +57,7 @@ GROUPS = (REGISTRY, LISTENING, LOGIN, POOLING, ROUTING, MEMBERS, EXPOSING, TLS, 
 
 _DSN = kinds.Url(("postgresql", "postgres"), "postgresql://USER:PASSWORD@HOST:5432/postgres", "DSN")
 _REGISTRY = kinds.Url(
-    ("etcd", "etcds", "static", "patroni+etcd"),
+    ("etcd", "etcds", "static", "patroni+etcd", "patroni+etcds"),
     "etcd://127.0.0.1:2379 or static://HOST:5432,HOST2:5432",
 )
 _DAY_S = 86400.0
@@ -93,7 +93,8 @@ class RegistryOptions(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             REGISTRY,
             _REGISTRY,
-            "Where members are registered: etcd://HOST:2379[,HOST2:2379] (etcds:// with TLS), or "
+            "Where members are registered: etcd://HOST:2379[,HOST2:2379], or, for a Patroni cluster, "
+            "patroni+etcd://HOST:2379/NAMESPACE/SCOPE (etcds:// and patroni+etcds:// with TLS), or "
             "static://HOST:5432,HOST2:5432, which asks the servers themselves.",
             secret=True,
         ),
@@ -249,7 +250,7 @@ class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
         str,
         Option(
             REGISTRY,
-            kinds.Url(("etcd", "etcds", "static", "patroni+etcd"), "etcd://127.0.0.1:2379"),
+            kinds.Url(("etcd", "etcds", "static", "patroni+etcd", "patroni+etcds"), "etcd://127.0.0.1:2379"),
             "Where to register: etcd://HOST:2379[,HOST2:2379], or etcds:// with TLS.",
             secret=True,
         ),

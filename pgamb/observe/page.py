@@ -105,7 +105,7 @@ def _registry(snapshot: Snapshot) -> str:
         parts.append(f"topology confirmed {duration(registry.age_s)} ago")
     if registry.last_error:
         parts.append(registry.last_error)
-    return "; ".join(parts)
+    return "; ".join([*parts, *registry.notes])
 
 
 _MEMBER_HEAD: Sequence[Cell] = [

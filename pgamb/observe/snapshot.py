@@ -22,13 +22,15 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class RegistryState(msgspec.Struct, frozen=True):
-    """The source of the topology; `age_s` is None until it has answered for the first time."""
+    """The source of the topology; `age_s` is None until it has answered for the first time. `notes` say what is unusual
+    and no error."""
 
     source: str
     endpoint: str | None
     connected: bool
     age_s: float | None
     last_error: str | None
+    notes: tuple[str, ...] = ()
 
 
 class MemberUse(msgspec.Struct, frozen=True):

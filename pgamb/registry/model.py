@@ -75,7 +75,10 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One PostgreSQL instance, as its agent announces it. `server_version` is 150004 for 15.4."""
+    """One PostgreSQL instance, as its agent announces it.
+
+    `server_version` is 150004 for 15.4, and 0 where nobody has said. A replica of weight 0 gets no reads.
+    """
 
     node: str
     role: Role
@@ -127,8 +130,10 @@ class Topology(msgspec.Struct, frozen=True):
         return member
 
     def replicas(self) -> tuple[Member, ...]:
-        """Return the replicas that take new work; a draining one does not."""
-        return tuple(m for m in self.members if m.role is Role.REPLICA and m.state is MemberState.RUNNING)
+        """Return the replicas that take new work; one that drains, or is of weight 0, does not."""
+        return tuple(
+            m for m in self.members if m.role is Role.REPLICA and m.state is MemberState.RUNNING and m.weight > 0
+        )
 
     def member(self, node: str) -> Member | None:
         return next((member for member in self.members if member.node == node), None)
@@ -151,10 +156,12 @@ class RegistryView(msgspec.Struct, frozen=True):
 
 
 class RegistryStatus(msgspec.Struct, frozen=True):
-    """How a proxy's source of truth is doing; `age_s` is None until the first snapshot."""
+    """How a proxy's source of truth is doing; `age_s` is None until the first snapshot. `notes` say what is unusual and
+    no error."""
 
     source: str
     endpoint: str | None
     connected: bool
     age_s: float | None
     last_error: str | None
+    notes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
     etcd://[user:password@]host:2379,host2:2379[/prefix][?ca=FILE&cert=FILE&key=FILE]
     etcds://...                                    the same, over TLS (as any of ca, cert, key says too)
+    patroni+etcd://...[/namespace]/scope           the keys of a Patroni cluster; patroni+etcds:// over TLS
     static://host:5432,host2:5432                  no registry: the servers are asked
 
 grpc is imported only when an etcd is opened: it is large, and `static://` does without it.
@@ -18,14 +19,19 @@ import msgspec
 from pgamb.errors import ConfigError
 from pgamb.registry.announcer import Announcer
 from pgamb.registry.etcd.security import Credentials, Tls
-from pgamb.registry.keys import DEFAULT_PREFIX
+from pgamb.registry.keys import DEFAULT_PREFIX, check_name
 from pgamb.registry.model import DEFAULT_PORT, Address, RegistryStatus, Stats, Topology, parse_address
+from pgamb.registry.patroni import DEFAULT_NAMESPACE
+from pgamb.registry.patroni_watcher import PatroniRegistry
 from pgamb.registry.static import Prober, StaticRegistry
 from pgamb.registry.store import Store
 from pgamb.registry.watcher import EtcdRegistry
 
 ETCD_PORT = 2379
-FORMS = "etcd://host:2379,host2:2379 (etcds:// for TLS) or static://host:5432,host2:5432"
+FORMS = (
+    "etcd://host:2379,host2:2379 (etcds:// for TLS), patroni+etcd://host:2379,host2:2379/namespace/scope "
+    "(patroni+etcds:// for TLS) or static://host:5432,host2:5432"
+)
 # A call to one endpoint; an agent's are shorter, so that two hung endpoints of three do not cost it its lease.
 CALL_TIMEOUT_S = 2.0
 
@@ -64,6 +70,15 @@ class EtcdSource(msgspec.Struct, frozen=True):
         return f"etcd{'s' if self.tls else ''}://{user}{','.join(map(str, self.endpoints))}{prefix}"
 
 
+class PatroniSource(msgspec.Struct, frozen=True):
+    """A Patroni cluster; the etcd's prefix is its namespace and scope."""
+
+    etcd: EtcdSource
+
+    def __str__(self) -> str:
+        return f"patroni+{self.etcd}"
+
+
 class StaticSource(msgspec.Struct, frozen=True):
     """The servers themselves."""
 
@@ -75,7 +90,7 @@ class StaticSource(msgspec.Struct, frozen=True):
 
 def parse_registry_url(
     url: str, *, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
-) -> EtcdSource | StaticSource:
+) -> EtcdSource | PatroniSource | StaticSource:
     """Read a registry URL; the files given beside it come before those in it. Raises ConfigError."""
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
@@ -85,12 +100,16 @@ def parse_registry_url(
         if ca_file or cert_file or key_file:
             raise ConfigError("static:// has no registry, so there is none to show certificates to")
         return StaticSource(_addresses(scheme, rest, DEFAULT_PORT))
+    given = Tls(ca_file, cert_file, key_file)
     if scheme in ("etcd", "etcds"):
-        given = Tls(ca_file, cert_file, key_file)
         return _etcd_source(scheme, rest, given)
-    if scheme.startswith("patroni+"):
+    if scheme in ("patroni+etcd", "patroni+etcds"):
+        return PatroniSource(_etcd_source(scheme, rest, given))
+    if scheme.startswith("patroni"):
         raise ConfigError(
-            f"{scheme}:// is not supported yet", hint="Run `pgamb server` beside each PostgreSQL and use etcd://."
+            f"{scheme}:// is not supported: pgamb follows a Patroni that keeps its keys in etcd v3 (`etcd3:`)",
+            hint="Write patroni+etcd://host:2379,host2:2379/namespace/scope, or run `pgamb server` beside each "
+            "PostgreSQL and use etcd://, or list the servers with static://.",
         )
     raise ConfigError(f'"{scheme}://" is no registry that pgamb knows', hint=f"Write {FORMS}.")
 
@@ -107,11 +126,14 @@ def open_registry(
 ) -> Registry:
     """Open what a proxy reads; nothing is connected before the first use. Raises ConfigError.
 
-    `prober` and `interval_s` are for static:// only.
+    `prober` asks the servers: all of them, each `interval_s`, with static://, and one that is being promoted with
+    patroni+etcd://.
     """
     source = parse_registry_url(url, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     if isinstance(source, EtcdSource):
         return EtcdRegistry(_open_etcd(source), service, source=str(source), prefix=source.prefix)
+    if isinstance(source, PatroniSource):
+        return PatroniRegistry(_open_etcd(source.etcd), service, source.etcd.prefix, source=str(source), prober=prober)
     if prober is None:
         raise ConfigError(f"{source} cannot be used here: it needs somebody who asks the servers")
     return StaticRegistry(source.addresses, prober, interval_s, service=service)
@@ -148,7 +170,9 @@ def open_announcer(
     return Announcer(store, service, node, ttl_s, prefix=source.prefix)
 
 
-def _only_etcd(source: EtcdSource | StaticSource) -> EtcdSource:
+def _only_etcd(source: EtcdSource | PatroniSource | StaticSource) -> EtcdSource:
+    if isinstance(source, PatroniSource):
+        raise ConfigError(f"{source} is Patroni's: pgamb announces no member there", hint="Use etcd://host:2379.")
     if isinstance(source, StaticSource):
         raise ConfigError(f"{source} has no registry to announce a member in", hint="Use etcd://host:2379.")
     return source
@@ -177,20 +201,38 @@ def _etcd_source(scheme: str, rest: str, given: Tls) -> EtcdSource:
         user, colon, password = login.partition(":")
         if not user or not colon:
             raise ConfigError(
-                "the registry URL has a log-in without a password", hint="Write etcd://user:password@host."
+                "the registry URL has a log-in without a password", hint=f"Write {scheme}://user:password@host."
             )
         credentials = Credentials(unquote(user), unquote(password))
     options = _query(query)
     tls = Tls(
         given.ca_file or options.get("ca"), given.cert_file or options.get("cert"), given.key_file or options.get("key")
     )
+    endpoints = _addresses(scheme, hosts, ETCD_PORT)
     prefix = "/" + unquote(path).strip("/") if path.strip("/") else DEFAULT_PREFIX
     return EtcdSource(
-        endpoints=_addresses(scheme, hosts, ETCD_PORT),
-        prefix=prefix,
+        endpoints=endpoints,
+        prefix=_cluster_path(scheme, unquote(path)) if scheme.startswith("patroni+") else prefix,
         credentials=credentials,
-        tls=tls if scheme == "etcds" or tls != Tls() else None,
+        tls=tls if scheme.endswith("etcds") or tls != Tls() else None,
     )
+
+
+def _cluster_path(scheme: str, path: str) -> str:
+    """Return where Patroni keeps the keys of one cluster: its namespace, as many parts as it has, and its scope."""
+    parts = [part for part in path.split("/") if part]
+    if not parts:
+        raise ConfigError(
+            f"{scheme}:// names no scope",
+            hint=f"Write {scheme}://host:2379/namespace/scope, as Patroni's own configuration has them (where it names "
+            f"no namespace, that is {DEFAULT_NAMESPACE}).",
+        )
+    for part in parts:
+        check_name("namespace or scope", part)
+    # "//scope" names the namespace "/".
+    if len(parts) == 1 and not path.startswith("/"):
+        parts = [DEFAULT_NAMESPACE, *parts]
+    return "/" + "/".join(parts)
 
 
 def _query(text: str) -> dict[str, str]:

@@ -1,14 +1,15 @@
-"""Agents as the tests of registration run them."""
+"""Agents as the tests of registration run them, and proxies that listen."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 
 from pgamb.registry.announcer import Announcer
 from pgamb.registry.mirror import Timing
-from pgamb.registry.model import Address, Member, PrimaryRecord, Role
+from pgamb.registry.model import Address, Member, PrimaryRecord, Role, Topology
+from pgamb.registry.source import Registry
 from pgamb.registry.store import Store
 from tests.support.waiting import wait_for_async
 
@@ -42,3 +43,27 @@ async def revision(agent: Announcer, record: PrimaryRecord) -> int:
         return view.primary_revision if view is not None and view.primary == record else 0
 
     return await wait_for_async(seen, DEADLINE_S, f"{record} in the view")
+
+
+@asynccontextmanager
+async def following(registry: Registry) -> AsyncIterator[list[Topology]]:
+    """Collect what a proxy hears; the newest is the last."""
+    heard: list[Topology] = []
+
+    async def follow() -> None:
+        async with aclosing(registry.topologies()) as topologies:
+            async for topology in topologies:
+                heard.append(topology)  # noqa: PERF401
+
+    task = asyncio.create_task(follow())
+    try:
+        yield heard
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await registry.close()
+
+
+async def until(heard: list[Topology], condition: Callable[[Topology], object], what: str) -> Topology:
+    await wait_for_async(lambda: bool(heard) and bool(condition(heard[-1])), DEADLINE_S, what)
+    return heard[-1]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 import pytest
 
@@ -12,31 +11,12 @@ from pgamb.demo.etcd import EtcdServer
 from pgamb.errors import RegistryMismatch, RegistryUnavailable
 from pgamb.registry.announcer import Announcer
 from pgamb.registry.keys import Keys, encode
-from pgamb.registry.model import Member, PrimaryRecord, Role, Stats, Topology
+from pgamb.registry.model import Member, PrimaryRecord, Role, Stats
 from pgamb.registry.store import Compare, Put
 from pgamb.registry.watcher import EtcdRegistry
 from tests.conformance.conftest import EtcdSubject, MemorySubject, Subject, open_store
-from tests.conformance.registering import CLUSTER, DEADLINE_S, TIMING, announcing, member, revision
+from tests.conformance.registering import CLUSTER, DEADLINE_S, TIMING, announcing, following, member, revision, until
 from tests.support.waiting import wait_for_async
-
-
-@asynccontextmanager
-async def following(registry: EtcdRegistry) -> AsyncIterator[list[Topology]]:
-    """Collect what a proxy hears; the newest is the last."""
-    heard: list[Topology] = []
-
-    async def follow() -> None:
-        async with aclosing(registry.topologies()) as topologies:
-            async for topology in topologies:
-                heard.append(topology)  # noqa: PERF401
-
-    task = asyncio.create_task(follow())
-    try:
-        yield heard
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await registry.close()
 
 
 def proxy(subject: Subject) -> EtcdRegistry:
@@ -47,11 +27,6 @@ def proxy(subject: Subject) -> EtcdRegistry:
 def _server(subject: Subject) -> EtcdServer:
     assert isinstance(subject, EtcdSubject)
     return subject.server
-
-
-async def until(heard: list[Topology], condition: Callable[[Topology], object], what: str) -> Topology:
-    await wait_for_async(lambda: bool(heard) and bool(condition(heard[-1])), DEADLINE_S, what)
-    return heard[-1]
 
 
 async def test_a_member_comes_changes_and_goes(subject: Subject) -> None:

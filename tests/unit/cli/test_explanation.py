@@ -171,6 +171,7 @@ def test_the_own_zone_goes_first() -> None:
         (member("pg2"), Stats("pg2", lag_bytes=500, lag_s=90.0), "500 B, 90.0 s behind, --max-lag is 60 s"),
         (member("pg2", state=MemberState.DRAINING), Stats("pg2", lag_bytes=0), "it is draining"),
         (member("pg2", Role.STALE_PRIMARY, 2), Stats("pg2"), "it is a stale-primary"),
+        (member("pg2", weight=0), Stats("pg2", lag_bytes=0), "it is of weight 0"),
         (member("pg2", timeline=2), Stats("pg2", lag_bytes=0), "follows timeline 2, the primary is on 3"),
     ],
 )

@@ -73,7 +73,7 @@ def test_who_is_primary_and_why(seen: Topology, primary: str | None, words: str)
     ],
 )
 def test_why_without_a_registry(seen: Topology, words: str) -> None:
-    assert words in why(seen, asked=True)
+    assert words in why(seen, source="static://h")
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,39 @@ def test_sizes(size_bytes: int, text: str) -> None:
 def test_versions_and_positions() -> None:
     assert [version_text(number) for number in (150004, 90624, 170000)] == ["15.4", "9.6.24", "17.0"]
     assert lsn_text(None) is None
+
+
+PATRONI = RegistryStatus("patroni+etcd://h:2379/service/demo", "h:2379", connected=True, age_s=0.1, last_error=None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "notes", "words"),
+    [
+        (topology(PG1, record=PrimaryRecord("pg1", 3)), (), "with timeline 3, and holds Patroni's leader key"),
+        (topology(PG1, record=PrimaryRecord("pg1", 3)), ("paused",), "and holds Patroni's leader key"),
+        (topology(), ("nobody holds the leader key",), "no member of Patroni runs: is it started"),
+        (topology(PG2), ("nobody holds the leader key", "paused"), "nobody holds the leader key"),
+        (topology(PG2), (), "nobody says primary and holds Patroni's leader key"),
+        (topology(PG1, conflict=("pg1", "pg3")), ("x",), "both say primary on one timeline: nobody writes"),
+    ],
+)
+def test_why_with_patroni(seen: Topology, notes: tuple[str, ...], words: str) -> None:
+    status = msgspec.structs.replace(PATRONI, notes=notes)
+    assert words in picture(seen, (), status).why
+
+
+def test_what_the_registry_notes_is_shown_once() -> None:
+    text = drawn(topology(PG2), status=msgspec.structs.replace(PATRONI, notes=("nobody leads", "Patroni is paused")))
+    assert "primary none  because nobody leads" in text
+    assert text.count("nobody leads") == 1
+    assert "registry: Patroni is paused" in text
+
+
+def test_members_as_patroni_tells_of_them() -> None:
+    unknown = member("pg2", timeline=0, server_version=0, weight=0)
+    text = drawn(topology(PG1, unknown, record=PrimaryRecord("pg1", 3)))
+    assert "pg2: of weight 0 (Patroni's tag noloadbalance): gets no reads" in text
+    assert "follows timeline" not in text
+    assert " 0.0.0 " not in text
+    assert version_text(0) == "-"
+    assert "weight 0" not in drawn(topology(member("pg1", Role.PRIMARY, weight=0), record=PrimaryRecord("pg1", 3)))

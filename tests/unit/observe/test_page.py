@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pgamb.observe.page import REFRESH_S, duration, render_page, size
-from pgamb.observe.snapshot import Readiness
+from pgamb.observe.snapshot import Readiness, RegistryState
 from tests.unit.observe.sample import EVIL, member, snapshot
 
 
@@ -85,6 +85,11 @@ def test_trouble_stands_out() -> None:
         "draining: takes no new connection",
         "a and b claim to be primary on one timeline: no writes until one is stopped",
     ]
+
+
+def test_what_the_registry_notes_is_shown() -> None:
+    registry = RegistryState("patroni+etcd://h/s/d", "h:1", True, 0.1, None, ("Patroni is paused", "pg1 drains"))
+    assert "; Patroni is paused; pg1 drains<" in render_page(snapshot(registry=registry))
 
 
 def test_nothing_at_all_is_a_page_too() -> None:

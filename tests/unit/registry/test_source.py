@@ -12,6 +12,7 @@ from pgamb.registry.etcd.security import Credentials, Tls
 from pgamb.registry.model import Address
 from pgamb.registry.source import (
     EtcdSource,
+    PatroniSource,
     StaticSource,
     open_announcer,
     open_registry,
@@ -33,11 +34,20 @@ H = Address("h", 2379)
         ("etcds://h", EtcdSource((H,), tls=Tls())),
         ("etcd://h?ca=/c%20a&cert=c&key=k", EtcdSource((H,), tls=Tls("/c a", "c", "k"))),
         ("etcds://u:p@h:1/x?ca=c", EtcdSource((Address("h", 1),), "/x", Credentials("u", "p"), Tls("c"))),
+        ("patroni+etcd://h/service/demo", PatroniSource(EtcdSource((H,), "/service/demo"))),
+        ("patroni+etcd://h/demo", PatroniSource(EtcdSource((H,), "/service/demo"))),
+        ("patroni+etcd://h,h2:1/a/b/demo/", PatroniSource(EtcdSource((H, Address("h2", 1)), "/a/b/demo"))),
+        ("patroni+etcd://h//demo", PatroniSource(EtcdSource((H,), "/demo"))),
+        ("PATRONI+ETCDS://h/demo", PatroniSource(EtcdSource((H,), "/service/demo", tls=Tls()))),
+        (
+            "patroni+etcd://u:p%2F@h/n/demo?ca=c",
+            PatroniSource(EtcdSource((H,), "/n/demo", Credentials("u", "p/"), Tls("c"))),
+        ),
         ("static://h", StaticSource((Address("h", 5432),))),
         ("static:///run/pg:1,[::1]", StaticSource((Address("/run/pg", 1), Address("::1", 5432)))),
     ],
 )
-def test_urls_are_read(url: str, source: EtcdSource | StaticSource) -> None:
+def test_urls_are_read(url: str, source: EtcdSource | PatroniSource | StaticSource) -> None:
     assert parse_registry_url(url) == source
 
 
@@ -47,7 +57,14 @@ def test_urls_are_read(url: str, source: EtcdSource | StaticSource) -> None:
         ("h:2379", "no scheme"),
         ("", "no scheme"),
         ("redis://h", "redis://"),
-        ("patroni+etcd://h/scope", "not supported yet"),
+        ("patroni+consul://h/scope", "in etcd v3"),
+        ("patroni://h/scope", "in etcd v3"),
+        ("patroni+etcd://h", "names no scope"),
+        ("patroni+etcd://h/", "names no scope"),
+        ("patroni+etcd://h/a/%20b", "is not a namespace or scope name"),
+        ("patroni+etcd:///service/demo", "names no host"),
+        ("patroni+etcd://u@h/demo", "without a password"),
+        ("patroni+etcd://h/demo?scope=x", "not understood"),
         ("etcd://", "names no host"),
         ("etcd:///prefix", "names no host"),
         ("etcd://h,", "not an address"),
@@ -77,6 +94,9 @@ def test_the_password_is_never_shown() -> None:
     source = parse_registry_url("etcds://user:secret@h:1,[::1]:2/x")
     assert str(source) == "etcds://user@h:1,[::1]:2/x"
     assert "secret" not in repr(source)
+    patroni = parse_registry_url("patroni+etcd://user:secret@h/demo?ca=c")
+    assert str(patroni) == "patroni+etcds://user@h:2379/service/demo"
+    assert "secret" not in repr(patroni)
 
 
 def test_a_static_list_needs_somebody_who_asks_and_announces_nothing() -> None:
@@ -84,6 +104,12 @@ def test_a_static_list_needs_somebody_who_asks_and_announces_nothing() -> None:
         open_registry("static://h", "db")
     for opening in (lambda: open_store("static://h"), lambda: open_announcer("static://h", "db", "pg1")):
         with pytest.raises(ConfigError, match="no registry to announce"):
+            opening()
+    for opening in (
+        lambda: open_store("patroni+etcd://h/d"),
+        lambda: open_announcer("patroni+etcd://h/d", "db", "pg1"),
+    ):
+        with pytest.raises(ConfigError, match="announces no member there"):
             opening()
     with pytest.raises(ConfigError, match="TTL"):
         open_announcer("etcd://h", "db", "pg1", 0)
