@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 from pgamb.demo.ports import free_port
-from pgamb.demo.postgres import HOST, SUPERUSER, PostgresServer
+from pgamb.demo.postgres import HOST, SUPERUSER, Credentials, PostgresServer
 from pgamb.demo.process import ChildProcess, clean_environment
 from pgamb.demo.query import query
 from pgamb.errors import ConnectionFailure
@@ -20,18 +21,30 @@ from tests.support.servers import server_folder
 READY_DEADLINE_S = 60.0
 
 
+class Server(Protocol):
+    """A PostgreSQL that somebody else has started."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def credentials(self) -> Credentials: ...
+
+    def dsn(self, *, user: str = SUPERUSER, password: str | None = None, database: str = "postgres") -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
-class Ambassador:
-    """A running `pgamb client`; `servers` are the members behind it, the primary first."""
+class Front:
+    """A running `pgamb client`; `member` is one of those behind it, whose log-ins are everybody's."""
 
     process: ChildProcess
     port: int
-    servers: tuple[PostgresServer, ...]
+    member: Server
 
     def dsn(self, *, user: str = SUPERUSER, password: str | None = None, database: str = "postgres") -> str:
-        """Return a URL to it, which logs in as `PostgresServer.dsn` would."""
-        server = self.servers[0]
-        return server.dsn(user=user, password=password, database=database).replace(f":{server.port}/", f":{self.port}/")
+        """Return a URL to it, which logs in as the member's own would."""
+        dsn = self.member.dsn(user=user, password=password, database=database)
+        return dsn.replace(f":{self.member.port}/", f":{self.port}/")
 
     @property
     def resident_bytes(self) -> int:
@@ -46,9 +59,24 @@ class Ambassador:
         return self.process.log.read_text()
 
 
+@dataclass(frozen=True, slots=True)
+class Ambassador(Front):
+    """One before servers of ours; `servers` are the members behind it, the primary first."""
+
+    servers: tuple[PostgresServer, ...]
+
+
 @contextmanager
 def running_ambassador(servers: Sequence[PostgresServer], *options: str) -> Iterator[Ambassador]:
-    """Run `pgamb client` with `static://` and these options, from the first answered query to the end of the block.
+    """Run `pgamb client` with `static://` and these options, as `running_front` does."""
+    hosts = ",".join(f"{HOST}:{server.port}" for server in servers)
+    with running_front(servers, f"static://{hosts}", *options) as front:
+        yield Ambassador(front.process, front.port, front.member, tuple(servers))
+
+
+@contextmanager
+def running_front(servers: Sequence[Server], registry: str, *options: str) -> Iterator[Front]:
+    """Run `pgamb client` with these options, from the first answered query to the end of the block.
 
     A defect that it logged (an exception nobody expected) fails the block.
     """
@@ -59,25 +87,25 @@ def running_ambassador(servers: Sequence[PostgresServer], *options: str) -> Iter
         argv = [sys.executable, "-m", "pgamb", "client", "--listen", f"127.0.0.1:{port}", "--auth", "scram"]
         process = ChildProcess(
             "pgamb client",
-            [*argv, "--registry", f"static://{hosts}", *options],
+            [*argv, "--registry", registry, *options],
             log=folder / "client.log",
             env={**clean_environment(), "PGAMB_AUTH_DSN": f"postgresql://{SUPERUSER}:{secret}@{hosts}/postgres"},
             cwd=Path.cwd(),
         )
-        ambassador = Ambassador(process, port, tuple(servers))
+        front = Front(process, port, servers[0])
         process.start()
         try:
-            process.wait_until(lambda: _answers(ambassador), READY_DEADLINE_S, "while waiting for it to answer a query")
-            yield ambassador
+            process.wait_until(lambda: _answers(front), READY_DEADLINE_S, "while waiting for it to answer a query")
+            yield front
             assert process.running, f"it ended with status {process.returncode}: {process.log_tail(40)}"
-            assert "defect" not in ambassador.log, process.log_tail(60)
-            assert "Traceback" not in ambassador.log, process.log_tail(60)
+            assert "defect" not in front.log, process.log_tail(60)
+            assert "Traceback" not in front.log, process.log_tail(60)
         finally:
             process.stop(grace_s=2.0)
 
 
-def _answers(ambassador: Ambassador) -> bool:
+def _answers(front: Front) -> bool:
     try:
-        return query(ambassador.dsn(), "SELECT 1") == [(1,)]
+        return query(front.dsn(), "SELECT 1") == [(1,)]
     except ConnectionFailure:
         return False
