@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pgamb.cli.activated import activated_options
 from pgamb.cli.options import OptionsCommand, read
 from pgamb.cli.process import run
 from pgamb.config import ServerOptions
@@ -17,11 +18,11 @@ the server on the network. It waits for a PostgreSQL or an etcd that is not ther
 
 
 def _server(**given: object) -> None:
-    loaded = read(ServerOptions, given)
+    loaded, sockets = activated_options(read(ServerOptions, given))
     # Imported late: `--help` and a bad option need none of it.
     from pgamb.server.service import serve
 
-    run(lambda: serve(loaded.options), loaded)
+    run(lambda: serve(loaded.options, sockets), loaded)
 
 
 command = OptionsCommand("server", ServerOptions, _server, help_text=HELP)

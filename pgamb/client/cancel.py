@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 
 from pgamb.client.opener import Opener
 from pgamb.client.pools import Pools
+from pgamb.client.predecessor import Predecessor
 from pgamb.client.replication import Replications
 from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend
@@ -40,6 +41,8 @@ class Canceller:
         self._replications = replications
         self._opener = opener
         self._spawn = spawn
+        # It may still have the session that a request is for.
+        self.predecessor: Predecessor | None = None
 
     async def cancel(self, pid: int, secret: bytes) -> None:
         """Cancel what the session with this key runs; a wrong key is ignored, as PostgreSQL does.
@@ -52,6 +55,8 @@ class Canceller:
             return
         frontend: Frontend | None = self._relay.frontends.get(pid)
         if frontend is None or not hmac.compare_digest(frontend.secret, secret):
+            if self.predecessor is not None:
+                await self.predecessor.cancel(pid, secret)
             log.debug("cancel.unknown", extra={"kv": {"pid": pid}})
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

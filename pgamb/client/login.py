@@ -119,6 +119,15 @@ class LoginDesk:
         self.draining = False
 
     @property
+    def last_pid(self) -> int:
+        """The process id that an application was told last."""
+        return self._last_pid
+
+    def number_from(self, pid: int) -> None:
+        """Tell process ids behind this one from now on: those before it belong to sessions of another process."""
+        self._last_pid = pid if pid < LAST_PID - 1 else FIRST_PID
+
+    @property
     def sessions(self) -> int:
         """How many applications are logged in."""
         return len(self._relay.frontends) + len(self._replications.sessions)

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 
 from pgamb.client.authenticator import Authenticator
 from pgamb.client.cancel import Canceller
 from pgamb.client.catalogue_reader import CatalogueReader
 from pgamb.client.catalogues import Catalogues
+from pgamb.client.drain import Drain
+from pgamb.client.entrance import Entrance
 from pgamb.client.identities import Identities
-from pgamb.client.listener import Listener, raise_descriptor_limit
+from pgamb.client.listener import raise_descriptor_limit
 from pgamb.client.login import LoginDesk
 from pgamb.client.monitor import MemberProber, asker_from_dsn
 from pgamb.client.occupancy import Occupancy
@@ -23,7 +25,6 @@ from pgamb.client.positions import Positions
 from pgamb.client.reach import Reach, unlisted_members
 from pgamb.client.replication import Replications
 from pgamb.client.snapshot import Observer
-from pgamb.client.status import StatusPage
 from pgamb.client.timekeeper import Timekeeper
 from pgamb.client.waiting import Patience
 from pgamb.client.welcome import Welcomer
@@ -39,23 +40,21 @@ from pgamb.relay.session import Relay
 from pgamb.relay.statement import Plan
 from pgamb.session.parameters import ParameterSets
 from pgamb.session.reported import ReportedSets
+from pgamb.sockets.activation import notify
+from pgamb.sockets.binding import Listening
 
 log = logging.getLogger(__name__)
 
-# How long running transactions may take to end after SIGTERM.
-DRAIN_S = 10.0
-_DRAIN_STEP_S = 0.05
 # How long a batch that may be a read waits for its Sync. PostgreSQL would carry out at once what has come of it; who
 # asks for answers sends Sync or Flush in the same breath.
 _UNFINISHED_S = 0.02
-# As ReadyForQuery says it.
-_IDLE_STATUS = ord("I")
 
 
 class Service:
     """One worker: its loop, its data plane, and what they are made of."""
 
-    def __init__(self, options: ClientOptions) -> None:
+    def __init__(self, options: ClientOptions, given: Mapping[str, Sequence[Listening]]) -> None:
+        """`given` are listening sockets to use instead of binding, by the option that each is for."""
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
@@ -127,6 +126,7 @@ class Service:
             refresh=self._registry.refresh,
         )
         self._welcomer = Welcomer(opener, parameter_sets, reported_sets)
+        canceller = Canceller(self.relay, self.pools, self._replications, opener, self._spawn)
         self._desk = LoginDesk(
             options,
             reactor=self.reactor,
@@ -134,7 +134,7 @@ class Service:
             pools=self.pools,
             authenticator=self._authenticator,
             welcomer=self._welcomer,
-            canceller=Canceller(self.relay, self.pools, self._replications, opener, self._spawn),
+            canceller=canceller,
             prober=self._prober,
             positions=self._positions,
             occupancy=self._occupancy,
@@ -143,53 +143,58 @@ class Service:
             refresh=self._registry.refresh,
             tls=_application_tls(options),
         )
-        self._listener = Listener(options.listen, self._desk.serve, self._spawn)
-        self._status = StatusPage(options.status_listen, self._spawn) if options.status_listen is not None else None
+        self._drain = Drain(self._desk, self.relay, self._replications, options.drain_timeout_s)
+        self._entrance = Entrance(options, given, self._desk, canceller, self._positions.freshness, self._spawn)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; raises what makes serving impossible."""
+        """Serve until SIGTERM or SIGINT, or until a successor does, then drain; raises why it cannot serve."""
         limit = raise_descriptor_limit()
-        where = self._listener.bind()
-        try:
-            status_at = self._status.bind() if self._status is not None else []
-        except BaseException:
-            self._listener.close()
-            raise
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, stop)
-        self._spawn(self._follow())
-        self._spawn(Patience(self._options, self.pools).tick_forever())
-        self._spawn(self._occupancy.sweep_forever())
-        self._spawn(self._positions.tick_forever())
-        self._spawn(self._catalogues.keep_forever(self.pools.welcomers, self._occupancy.is_present))
-        if self._status is not None:
-            await self._status.start(self._observer(where))
-        self._listener.start()
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, stop)
+        try:
+            where = await self._entrance.bind()
+            self._spawn(self._follow())
+            self._spawn(Patience(self._options, self.pools).tick_forever())
+            self._spawn(self._occupancy.sweep_forever())
+            self._spawn(self._positions.tick_forever())
+            self._spawn(self._catalogues.keep_forever(self.pools.welcomers, self._occupancy.is_present))
+            await self._first(self._entrance.open(self._observer(where)), stop)
+            if not stop.is_set():
+                self._log_start(limit)
+                await self._first(self._entrance.succeeded.wait(), stop)
+            await self._end()
+        finally:
+            await self._close()
+
+    async def _first(self, work: Coroutine[object, object, object], stop: asyncio.Event) -> None:
+        """Wait for `work`, unless we are to stop before it ends. Raises what it, or the service, fails with."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((working, stopping, self._failure), return_when=asyncio.FIRST_COMPLETED)
+            if self._failure.done():
+                self._failure.result()
+            if working.done():
+                working.result()
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.wait((working, stopping))
+
+    def _log_start(self, descriptors: int) -> None:
         log.info(
             "client.listening",
             extra={
                 "kv": {
-                    "at": ", ".join(where),
+                    **self._entrance.described(),
                     "service": self._options.service,
                     "auth": self._authenticator.method,
                     "pool_mode": self._options.pool_mode,
                     "pool_size": self._options.pool_size,
-                    "descriptors": limit,
-                    **({"status": ", ".join(status_at)} if status_at else {}),
+                    "descriptors": descriptors,
                 }
             },
         )
-        try:
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait((stopping, self._failure), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if self._failure.done():
-                self._failure.result()
-            await self._drain()
-        finally:
-            await self._close()
 
     def _observer(self, where: list[str]) -> Observer:
         return Observer(
@@ -205,35 +210,24 @@ class Service:
         )
 
     def _signalled(self, stop: asyncio.Event) -> None:
+        self._drain.gently = False
         if stop.is_set():
             # The second signal does not wait.
-            self._desk.draining = True
-            self._hurry = True
+            self._drain.hurry()
         stop.set()
 
-    _hurry = False
-
-    async def _drain(self) -> None:
-        """Take no new work, let running transactions end, then say goodbye."""
-        self._listener.close()
-        self._desk.draining = True
-        log.info("client.draining", extra={"kv": {"connections": self._desk.sessions}})
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + DRAIN_S
-        goodbye = AdminShutdown("terminating connection due to administrator command")
-        while self._desk.sessions and not self._hurry:
-            last = loop.time() >= deadline
-            self._replications.drain(last=last)
-            for frontend in list(self.relay.frontends.values()):
-                if last or _is_idle(frontend):
-                    frontend.close(goodbye)
-            if self._desk.sessions:
-                await asyncio.sleep(_DRAIN_STEP_S)
+    async def _end(self) -> None:
+        """Take no new work, let running transactions end, and stay for as long as a predecessor may need us."""
+        await self._entrance.close()
+        if self._entrance.succeeded.is_set():
+            self._drain.gently = True
+            self._positions.freshness.share(True)
+        else:
+            notify("STOPPING=1")
+        await self._drain.run(self._entrance.is_needed)
 
     async def _close(self) -> None:
-        self._listener.close()
-        if self._status is not None:
-            await self._status.close()
+        await self._entrance.leave()
         goodbye = AdminShutdown("terminating connection due to administrator command")
         for frontend in list(self.relay.frontends.values()):
             frontend.close(goodbye)
@@ -323,17 +317,12 @@ class Service:
         self._timekeeper.forget(frontend)
 
 
-def _is_idle(frontend: Frontend) -> bool:
-    """Tell whether nothing is under way in a session; one that is pinned may be idle, and has a backend."""
-    backend = frontend.backend
-    if backend is None:
-        return frontend.state_name == "idle"
-    return frontend.state_name == "active" and backend.owed == 0 and backend.status == _IDLE_STATUS
+async def serve(options: ClientOptions, given: Mapping[str, Sequence[Listening]]) -> None:
+    """Run `pgamb client` until it is told to stop, at the listening sockets `given` for some options, if any.
 
-
-async def serve(options: ClientOptions) -> None:
-    """Run `pgamb client` until it is told to stop. Raises ConfigError for what cannot be."""
-    await Service(options).run()
+    Raises ConfigError for what cannot be.
+    """
+    await Service(options, given).run()
 
 
 def _application_tls(options: ClientOptions) -> ssl.SSLContext | None:

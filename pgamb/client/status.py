@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
-from pgamb.client.listener import Listener
+from pgamb.client.listener import listen
 from pgamb.client.login import Peer
-from pgamb.config import ListenAddress
 from pgamb.observe.snapshot import Observed
+from pgamb.sockets.binding import Listening
 
 if TYPE_CHECKING:
     from pgamb.observe.http import StatusServer
 
 
 class StatusPage:
-    """Serves what `observed` shows, at one address."""
+    """Serves what `observed` shows."""
 
-    def __init__(self, address: ListenAddress, spawn: Callable[[Coroutine[object, object, None]], object]) -> None:
-        self._listener = Listener([address], self._serve, spawn, flag="--status-listen")
+    def __init__(
+        self, listening: Iterable[Listening], spawn: Callable[[Coroutine[object, object, None]], object]
+    ) -> None:
+        self.acceptor = listen(listening, self._serve, spawn)
         self._server: StatusServer | None = None
 
-    def bind(self) -> list[str]:
-        """Bind; returns where. Raises ConfigError that says what to do."""
-        return self._listener.bind()
-
-    async def start(self, observed: Observed) -> None:
-        """Begin to answer."""
+    async def prepare(self, observed: Observed) -> None:
+        """Get ready to answer; who has connected is answered once `acceptor` accepts."""
         # Imported late: an HTTP server is large, and most ambassadors have none.
         from pgamb.observe.http import StatusServer
 
         self._server = StatusServer(observed)
         await self._server.start()
-        self._listener.start()
 
     async def close(self) -> None:
-        """Stop listening, and close every connection."""
-        self._listener.close()
+        """Close every connection."""
         if self._server is not None:
             await self._server.close()
 

@@ -174,6 +174,14 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder(File):
+    """A path as well."""
+
+    metavar: str = "FOLDER"
+    right: str = "a folder's path"
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     default_port: int = 5432
     metavar: str = "ADDRESS"

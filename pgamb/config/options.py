@@ -141,6 +141,30 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     login_timeout_s: Annotated[
         float, Option(LISTENING, kinds.Seconds(0.1, 3600), "How long an application may take to log in.")
     ] = 60.0
+    takeover: Annotated[
+        bool,
+        Option(
+            LISTENING,
+            kinds.Switch(),
+            "Take the place, and the listening sockets, of the process that serves at one of these addresses, once we "
+            "are ready; it lets its transactions end. Where there is none, start as without.",
+        ),
+    ] = False
+    runtime_folder: Annotated[
+        str,
+        Option(
+            LISTENING,
+            kinds.Folder(),
+            "Where a process that serves can be found by its successor: RUNTIME_DIRECTORY by default (systemd's), else "
+            "XDG_RUNTIME_DIR/pgamb, else /tmp/pgamb-UID.",
+        ),
+    ] = ""
+    drain_timeout_s: Annotated[
+        float,
+        Option(
+            LISTENING, kinds.Seconds(0, _DAY_S), "How long running transactions may take to end when we are to stop."
+        ),
+    ] = 10.0
 
     auth: Annotated[
         Auth,
@@ -217,6 +241,15 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     connect_timeout_s: Annotated[
         float, Option(MEMBERS, kinds.Seconds(0.1, 3600), "How long connecting and logging in to a member may take.")
     ] = 5.0
+    silence_timeout_s: Annotated[
+        float,
+        Option(
+            MEMBERS,
+            kinds.Seconds(1, 3600),
+            "How long a member that owes an answer may say nothing, nor that it is there when it is asked that, before "
+            "its connections are given up.",
+        ),
+    ] = 10.0
     zone: OwnZone = ""
 
     tls_cert: Annotated[
@@ -284,6 +317,14 @@ class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
         Address | None,
         Option(EXPOSING, kinds.HostPort(), "The address to announce, where it is not the one of --listen or --dsn."),
     ] = None
+    drain_timeout_s: Annotated[
+        float,
+        Option(
+            EXPOSING,
+            kinds.Seconds(0, _DAY_S),
+            "How long exposed connections may take to end when we are to stop; those of `pgamb client` end themselves.",
+        ),
+    ] = 10.0
 
 
 class StatusOptions(RegistryOptions, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ cdef class Waiter:
 cdef class Freshness:
     cdef readonly bint tracks                       # not `eventual`, and there is a replica to read from
     cdef readonly bint everyone                     # `ambassador`: a commit concerns all sessions
+    cdef readonly bint shared                       # another process commits through the same ambassador
     cdef readonly int timeline                      # the primary's, 0 before it is known
     cdef readonly unsigned long long sent           # questions put to the primary
     cdef readonly unsigned long long answered       # the number of the last one that was answered

@@ -288,6 +288,15 @@ cdef class Freshness:
     def waiting_count(self):
         return len(self.waiters)
 
+    def share(self, bint shared):
+        """Say whether another process commits through the same ambassador: of those commits nothing is heard here.
+
+        While it does, each read has to be newer than the moment at which it came.
+        """
+        self.shared = shared
+        # What that process has committed last.
+        self.committed()
+
     # What sessions call.
 
     cdef unsigned long long moment(self) noexcept:

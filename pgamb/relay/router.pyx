@@ -169,10 +169,14 @@ cdef class Router(Session):
         cdef Freshness freshness = self.relay.freshness
         cdef Position position
         cdef Pool pool, best = None, least = None
-        cdef unsigned long long moment = self.seen, floor = 0, bound = 0
+        cdef unsigned long long moment, floor = 0, bound = 0
         cdef Py_ssize_t i, count = len(self.group.replicas)
         if not freshness.tracks:
             return self.group.choose_replica()
+        if freshness.shared and freshness.everyone and not self.parked:
+            # Not again for each answer that it has waited for: the moment at which it came is what counts.
+            self.seen = freshness.moment()
+        moment = self.seen
         if freshness.everyone and freshness.required > moment:
             moment = freshness.required
         if self.read_at is not None:

@@ -13,50 +13,57 @@ TLS is not ended here: what PostgreSQL offers passes through. A connection that 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from pgamb.config.listen import ListenAddress, TcpTarget, UnixTarget, bind_error
+from pgamb.config.listen import ListenAddress
 from pgamb.errors import CannotConnectNow, PgambError
 from pgamb.registry.model import Address
 from pgamb.relay.pipe import End, Pipe
 from pgamb.relay.reactor import Reactor, Source
 from pgamb.server.decide import Refusal
+from pgamb.sockets.acceptor import Acceptor
+from pgamb.sockets.binding import Listening, bind
+from pgamb.sockets.tcp import set_tcp_options
 from pgamb.wire import messages
 from pgamb.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, parse_startup, startup_length
 
 log = logging.getLogger(__name__)
 
-# PostgreSQL asks for twice its max_connections; a burst of log-ins waits in the kernel.
-BACKLOG = 1024
 CONNECT_TIMEOUT_S = 5.0
 # Who is refused and does not even say what it wants is not waited for.
 REFUSAL_TIMEOUT_S = 5.0
-MAX_ACCEPTS = 64
 # More refusals at one time than this would only be a queue for memory: such a connection is closed without a word.
 MAX_REFUSALS = 1000
-# Out of descriptors or memory: the kernel keeps the connection, and accepting again at once would spin.
-ACCEPT_PAUSE_S = 0.1
 
 STARTING = Refusal("the agent has not seen PostgreSQL yet", "Try again in a moment.")
+STOPPING = Refusal("the agent is shutting down", "Connect to another member, or try again.", cut=False)
 
 
 class Exposure:
-    """Listens at `listen` for the PostgreSQL at `postgres`; starts with a refusal until told otherwise."""
+    """Listens at `listen` for the PostgreSQL at `postgres`; starts with a refusal until told otherwise.
 
-    def __init__(self, listen: ListenAddress, postgres: Address, on_unreachable: Callable[[], None]) -> None:
+    `given` are listening sockets to use instead, which somebody else has bound.
+    """
+
+    def __init__(
+        self,
+        listen: ListenAddress,
+        postgres: Address,
+        on_unreachable: Callable[[], None],
+        given: Sequence[Listening] = (),
+    ) -> None:
         self._listen = listen
         self._postgres = postgres
         self._on_unreachable = on_unreachable
         self._refusal: Refusal | None = STARTING
-        self._listeners: list[socket.socket] = []
+        self._listening = list(given)
         self._pipes: set[Pipe] = set()
         self._open: set[socket.socket] = set()
         self._refusals = 0
-        self._crowded = False
+        self._ended = asyncio.Event()
 
     @property
     def refusal(self) -> Refusal | None:
@@ -69,23 +76,12 @@ class Exposure:
     @property
     def port(self) -> int:
         """The port listened at, also when a free one was asked for."""
-        for listener in self._listeners:
-            if listener.family != socket.AF_UNIX:
-                port: int = listener.getsockname()[1]
-                return port
-        return self._listen.port
+        return next((each.port for each in self._listening if each.port is not None), self._listen.port)
 
     def bind(self) -> None:
-        """Open the listening sockets; raises ConfigError."""
-        try:
-            for target in self._listen.targets():
-                if isinstance(target, UnixTarget):
-                    self._listeners.append(_bind_unix(target))
-                elif (listener := _bind_tcp(target, self._port_for(target))) is not None:
-                    self._listeners.append(listener)
-        except BaseException:
-            self._close_listeners()
-            raise
+        """Open the listening sockets, unless they were given; raises ConfigError."""
+        if not self._listening:
+            self._listening = bind([self._listen], flag="--listen")
 
     def set_refusal(self, refusal: Refusal | None) -> None:
         """Relay from now on (None), or refuse."""
@@ -94,58 +90,51 @@ class Exposure:
                 pipe.close()
         self._refusal = refusal
 
+    async def drain(self, timeout_s: float) -> None:
+        """Let in cancel requests only, and wait until all connections have ended, for `timeout_s` at most.
+
+        What runs in them is not known here. Clients of pgamb end theirs between two transactions, once the registry
+        does not name this member any more.
+        """
+        self.set_refusal(STOPPING)
+        if self._pipes:
+            log.info("server.draining", extra={"kv": {"connections": len(self._pipes), "timeout_s": timeout_s}})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._pipes:
+                    self._ended.clear()
+                    await self._ended.wait()
+
     async def run(self) -> None:
         """Accept until cancelled, then close everything."""
-        loop = asyncio.get_running_loop()
-        reactor = Reactor(loop, _pipe_failed)
+        reactor = Reactor(asyncio.get_running_loop(), _pipe_failed)
+        acceptor: Acceptor | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                for listener in self._listeners:
-                    loop.add_reader(listener.fileno(), self._accept, listener, reactor, group)
-                await loop.create_future()
+
+                def accepted(connection: socket.socket, address: object, at: Listening) -> None:
+                    self._open.add(connection)
+                    group.create_task(self._serve(connection, reactor))
+
+                acceptor = Acceptor(self._listening, accepted)
+                acceptor.start()
+                await asyncio.get_running_loop().create_future()
         finally:
-            for listener in self._listeners:
-                loop.remove_reader(listener.fileno())
-            self._close_listeners()
+            if acceptor is not None:
+                acceptor.close()
+                self._listening.clear()
             for connection in self._open:
                 connection.close()
             for pipe in list(self._pipes):
                 pipe.close()
             reactor.close()
 
-    def _accept(self, listener: socket.socket, reactor: Reactor, group: asyncio.TaskGroup) -> None:
-        """Accept what has arrived, a few at a time, so that a burst leaves the loop to others too."""
-        for _ in range(MAX_ACCEPTS):
-            try:
-                connection, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._pause(listener, reactor, group, error)
-                return
-            self._crowded = False
-            self._open.add(connection)
-            group.create_task(self._serve(connection, reactor))
-
-    def _pause(self, listener: socket.socket, reactor: Reactor, group: asyncio.TaskGroup, error: OSError) -> None:
-        """Stop accepting for a moment: out of descriptors or memory, the next try would fail too."""
-        if not self._crowded:
-            values = {"error": error, "connections": len(self._pipes), "hint": "raise `ulimit -n`"}
-            log.error("server.expose.crowded", extra={"kv": values})
-        self._crowded = True
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(listener.fileno())
-        group.create_task(self._resume(listener, reactor, group))
-
-    async def _resume(self, listener: socket.socket, reactor: Reactor, group: asyncio.TaskGroup) -> None:
-        await asyncio.sleep(ACCEPT_PAUSE_S)
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener, reactor, group)
-
     async def _serve(self, connection: socket.socket, reactor: Reactor) -> None:
         """Relay or refuse one connection; it is closed, or a pipe's, when this returns."""
         with connection:
             try:
-                _tune(connection)
+                if connection.family != socket.AF_UNIX:
+                    set_tcp_options(connection)
                 await self._relay_or_refuse(connection, reactor)
             finally:
                 self._open.discard(connection)
@@ -158,12 +147,16 @@ class Exposure:
                     # The decision may have changed meanwhile, and this pipe would not have been cut.
                     refusal = self._refusal
                     if refusal is None:
-                        self._pipes.add(Pipe(reactor, connection.detach(), postgres.detach(), self._pipes.discard))
+                        self._pipes.add(Pipe(reactor, connection.detach(), postgres.detach(), self._pipe_closed))
                         return
             except (OSError, TimeoutError) as error:
                 self._on_unreachable()
                 refusal = _unreachable(self._postgres, error)
         await self._refuse(connection, CannotConnectNow(refusal.message, hint=refusal.hint))
+
+    def _pipe_closed(self, pipe: Pipe) -> None:
+        self._pipes.discard(pipe)
+        self._ended.set()
 
     async def _connect(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -178,7 +171,7 @@ class Exposure:
                 except OSError as error:
                     failure = failure or error
                 else:
-                    _tune(connected)
+                    set_tcp_options(connected)
                     return connected
             raise failure or OSError(f"{self._postgres.host} has no address")
 
@@ -188,7 +181,9 @@ class Exposure:
         self._refusals += 1
         try:
             async with asyncio.timeout(REFUSAL_TIMEOUT_S):
-                await _say(connection, refusal)
+                cancel = await _say(connection, refusal)
+                if cancel and self._refusal is STOPPING:
+                    await self._pass_on(cancel)
         except (OSError, TimeoutError, EOFError):
             return
         except PgambError as error:
@@ -196,70 +191,12 @@ class Exposure:
         finally:
             self._refusals -= 1
 
-    def _port_for(self, target: TcpTarget) -> int:
-        # Of IPv4 and IPv6, the second takes the free port that the first one found.
-        return self.port if target.port == 0 and self._listeners else target.port
-
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            name = listener.getsockname() if listener.family == socket.AF_UNIX else ""
-            listener.close()
-            if name:
-                Path(name).unlink(missing_ok=True)
-        self._listeners.clear()
-
-
-def _bind_tcp(target: TcpTarget, port: int) -> socket.socket | None:
-    """Bind one address; None where an optional family does not exist."""
-    try:
-        places = socket.getaddrinfo(target.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, place = places[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        if target.optional:
-            return None
-        raise bind_error(target, error) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(place)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        if target.optional and error.errno == errno.EADDRNOTAVAIL:
-            return None
-        raise bind_error(target, error) from error
-    return listener
-
-
-def _bind_unix(target: UnixTarget) -> socket.socket:
-    """Bind a unix socket, in place of one that nobody listens at any more."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if _is_abandoned(target.path):
-            Path(target.path).unlink(missing_ok=True)
-        listener.bind(target.path)
-        # As PostgreSQL's unix_socket_permissions: who may connect is decided by its pg_hba.conf.
-        Path(target.path).chmod(0o777)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise bind_error(target, error) from error
-    return listener
-
-
-def _is_abandoned(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        try:
-            caller.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False
+    async def _pass_on(self, cancel: bytes) -> None:
+        """Give a cancel request to PostgreSQL, and wait until it has dealt with it."""
+        with await self._connect() as postgres:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(postgres, cancel)
+            await loop.sock_recv(postgres, 1)
 
 
 async def _connected(family: int, place: object) -> socket.socket:
@@ -273,16 +210,10 @@ async def _connected(family: int, place: object) -> socket.socket:
     return connection
 
 
-def _tune(connection: socket.socket) -> None:
-    connection.setblocking(False)
-    if connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-async def _say(connection: socket.socket, refusal: PgambError) -> None:
+async def _say(connection: socket.socket, refusal: PgambError) -> bytes:
     """Read up to the startup message, answer it with an error, and wait until the peer has had it.
+
+    Returns a cancel request that came instead, which nothing answers.
 
     Closing with something unread would reset the connection, and could take the error with it. Raises EOFError,
     ProtocolViolation and its kin.
@@ -297,7 +228,7 @@ async def _say(connection: socket.socket, refusal: PgambError) -> None:
             await loop.sock_sendall(connection, messages.error_response(error, "FATAL"))
             break
         if isinstance(first, CancelRequest):
-            return
+            return packet
         if not isinstance(first, SSLRequest | GSSENCRequest):
             await loop.sock_sendall(connection, messages.error_response(refusal, "FATAL"))
             break
@@ -305,6 +236,7 @@ async def _say(connection: socket.socket, refusal: PgambError) -> None:
     connection.shutdown(socket.SHUT_WR)
     while await loop.sock_recv(connection, 4096):
         pass
+    return b""
 
 
 async def _read_exactly(connection: socket.socket, size: int) -> bytes:

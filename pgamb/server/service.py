@@ -4,7 +4,8 @@ Start: the exposed port is bound first (a taken port is an error at once, not wh
 refuses until the first decision. The member's name may be PostgreSQL's own `cluster_name`, so without --node the
 registry waits for PostgreSQL.
 
-End: the first SIGTERM or SIGINT withdraws, for a bounded time, then stops; the second one ends the process at once.
+End: the first SIGTERM or SIGINT withdraws, for a bounded time, lets exposed connections end, likewise, then stops; the
+second one ends the process at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
 import pgamb
@@ -29,6 +30,8 @@ from pgamb.server.peers import PeerProber
 from pgamb.server.probe import Prober
 from pgamb.server.reading import Reading
 from pgamb.server.target import Target, parse_target
+from pgamb.sockets.activation import notify
+from pgamb.sockets.binding import Listening
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,11 @@ log = logging.getLogger(__name__)
 WITHDRAW_TIMEOUT_S = 3.0
 
 
-async def serve(options: ServerOptions) -> None:
-    """Run the agent until SIGTERM or SIGINT. Raises ConfigError for what waiting would not mend."""
+async def serve(options: ServerOptions, given: Mapping[str, Sequence[Listening]]) -> None:
+    """Run the agent until SIGTERM or SIGINT, at the listening sockets `given` for --listen, if any.
+
+    Raises ConfigError for what waiting would not mend.
+    """
     target = parse_target(options.dsn)
     source = parse_registry_url(
         options.registry, ca_file=options.registry_ca, cert_file=options.registry_cert, key_file=options.registry_key
@@ -46,7 +52,9 @@ async def serve(options: ServerOptions) -> None:
         raise ConfigError(f"{source} has no registry to announce a member in", hint="Use etcd://host:2379.")
     wake = asyncio.Event()
     prober = Prober(target, on_lost=wake.set)
-    exposure = None if options.listen is None else Exposure(options.listen, target.address, wake.set)
+    exposure = None
+    if options.listen is not None:
+        exposure = Exposure(options.listen, target.address, wake.set, given.get("--listen", ()))
     if exposure is not None:
         exposure.bind()
     try:
@@ -66,13 +74,15 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     async with asyncio.TaskGroup() as group:
+        notify("READY=1")
         exposing = None if exposure is None else group.create_task(exposure.run(), name="server-exposure")
         working = group.create_task(_work(options, source, target, prober, exposure, wake, stop), name="server-work")
         await stop.wait()
         # The port stays open until the registry says no more that it is there.
         await asyncio.wait([working], timeout=WITHDRAW_TIMEOUT_S + 1)
         working.cancel()
-        if exposing is not None:
+        if exposure is not None and exposing is not None:
+            await exposure.drain(options.drain_timeout_s)
             exposing.cancel()
 
 
@@ -213,6 +223,7 @@ async def _until_signal(run: Callable[[asyncio.Event], Coroutine[object, object,
 
     def stopping(number: signal.Signals) -> None:
         log.info("server.stopping", extra={"kv": {"signal": number.name}})
+        notify("STOPPING=1")
         for each in signals:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)

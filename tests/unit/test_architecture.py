@@ -22,6 +22,7 @@ PACKAGE = ROOT / "pgamb"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"client", "server", "demo"}),
+    frozenset({"sockets"}),
     frozenset({"config"}),
     frozenset({"relay", "registry", "observe"}),
     frozenset({"routing", "session"}),

@@ -1,0 +1,1 @@
+"""Sockets that a process listens at: bound, accepted from, given by systemd, handed over to a successor."""
