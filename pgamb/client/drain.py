@@ -19,6 +19,8 @@ STEP_S = 0.05
 # As long as a successor serves nobody is in a hurry: a session that has only just begun, or pauses between two
 # transactions, is not cut off. One that has been idle for longer may be idle for hours.
 IDLE_GRACE_S = 1.0
+# Who was accepted before the end, and has not said yet what it wants, hears then that it is refused.
+LOGIN_GRACE_S = 1.0
 # As ReadyForQuery says it.
 _IDLE_STATUS = ord("I")
 
@@ -57,10 +59,11 @@ class Drain:
         `is_needed` tells whether something else needs this process yet.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_s
+        began = loop.time()
+        deadline = began + self._timeout_s
         kv = {"connections": self._desk.sessions, "timeout_s": self._timeout_s}
         log.info("client.draining", extra={"kv": kv})
-        while (self._busy() or is_needed()) and not self._hurried:
+        while (self._busy(began) or is_needed()) and not self._hurried:
             last = loop.time() >= deadline
             self._desk.draining = self._desk.draining or last or not self.gently
             self._replications.drain(last=last)
@@ -69,11 +72,14 @@ class Drain:
                     frontend.close(AdminShutdown("terminating connection due to administrator command"))
             if last:
                 return
-            if self._busy() or is_needed():
+            if self._busy(began) or is_needed():
                 await asyncio.sleep(STEP_S)
 
-    def _busy(self) -> bool:
-        return bool(self._desk.sessions or (self.gently and self._desk.logging_in))
+    def _busy(self, began: float) -> bool:
+        if self._desk.sessions:
+            return True
+        in_time = asyncio.get_running_loop().time() < began + LOGIN_GRACE_S
+        return bool(self._desk.logging_in and (self.gently or in_time))
 
     def _is_done(self, frontend: Frontend, now: float) -> bool:
         if not _is_idle(frontend):

@@ -64,6 +64,7 @@ class Exposure:
         self._open: set[socket.socket] = set()
         self._refusals = 0
         self._ended = asyncio.Event()
+        self._reactor: Reactor | None = None
 
     @property
     def refusal(self) -> Refusal | None:
@@ -107,7 +108,7 @@ class Exposure:
 
     async def run(self) -> None:
         """Accept until cancelled, then close everything."""
-        reactor = Reactor(asyncio.get_running_loop(), _pipe_failed)
+        reactor = self._reactor = Reactor(asyncio.get_running_loop(), _pipe_failed)
         acceptor: Acceptor | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -157,6 +158,9 @@ class Exposure:
     def _pipe_closed(self, pipe: Pipe) -> None:
         self._pipes.discard(pipe)
         self._ended.set()
+        if self._reactor is not None:
+            # Whoever waits for that has no other reason to be woken.
+            self._reactor.give_way()
 
     async def _connect(self) -> socket.socket:
         loop = asyncio.get_running_loop()

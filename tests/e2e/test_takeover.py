@@ -19,6 +19,7 @@ import pytest
 
 from pgamb.demo.postgres import PostgresServer
 from pgamb.sockets.control import Hello, Refused
+from tests.e2e.conftest import MakeCluster
 from tests.support import free_port, wait_for
 from tests.support.silent import running_silent
 from tests.support.successors import generations
@@ -80,7 +81,7 @@ def test_nobody_is_refused_while_one_process_takes_over_after_another(postgres: 
                 wait_for(lambda b=before: sum(callers.served.values()) > b + 200, DEADLINE_S, "they are served")
                 new = processes.start("--takeover", *listen)
                 assert old.wait_for_end() == 0
-                assert f"in_place_of=\"process {old.pid}, " in new.text
+                assert f'in_place_of="process {old.pid}, ' in new.text
                 assert len(processes.control_sockets) == 1
                 answer = urllib.request.urlopen(f"http://127.0.0.1:{status}/status.json", timeout=10)
                 assert json.load(answer)["logins"]["accepted"] >= 0, count
@@ -131,6 +132,39 @@ def test_a_transaction_ends_where_it_began_and_can_be_cancelled_through_the_new_
         assert new.running
         with psycopg.connect(dsn) as session:
             assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_what_one_process_has_committed_the_other_reads(make_cluster: MakeCluster) -> None:
+    # The new process knew of no commit of the old one's, nor that one of its: for as long as both had sessions, reads
+    # on a replica could be older than what the same ambassador had acknowledged.
+    cluster = make_cluster(replicas=1, etcd=0, agents=False, client=False)
+    primary, (replica,) = cluster.primary, cluster.replicas
+    port = free_port()
+    with generations(primary, replica) as processes:
+        options = ["--listen", f"127.0.0.1:{port}", "--drain-timeout", "60", "--max-lag", "1h"]
+        old = processes.start(*options)
+        dsn = processes.dsn(port)
+        with psycopg.connect(dsn) as early, psycopg.connect(replica.dsn(), autocommit=True) as standby:
+            early.execute("CREATE TABLE seen (n int)")
+            early.commit()
+            early.execute("INSERT INTO seen VALUES (1)")
+            processes.start("--takeover", *options)
+            old.wait_for_log("client.draining")
+            with psycopg.connect(dsn, autocommit=True) as late:
+                wait_for(lambda: _reads_at_a_replica(late), DEADLINE_S, "the new process reads at the replica")
+                standby.execute("SELECT pg_wal_replay_pause()")
+                early.commit()
+                assert late.execute("SELECT count(*) FROM seen").fetchone() == (1,)
+                late.execute("INSERT INTO seen VALUES (2)")
+                assert early.execute("SELECT count(*) FROM seen").fetchone() == (2,)
+                early.execute("INSERT INTO seen VALUES (3)")
+                early.commit()
+                early.close()
+                assert old.wait_for_end() == 0
+                # What was the last that it did counts when it is gone, too.
+                assert late.execute("SELECT count(*) FROM seen").fetchone() == (3,)
+                standby.execute("SELECT pg_wal_replay_resume()")
+                wait_for(lambda: _reads_at_a_replica(late), DEADLINE_S, "it reads at the replica again")
 
 
 def test_a_log_in_that_is_half_done_is_completed_where_it_began(postgres: PostgresServer) -> None:
@@ -265,6 +299,13 @@ def test_a_folder_that_others_can_write_to_is_refused(postgres: PostgresServer) 
         wrong = processes.start("--listen", f"127.0.0.1:{port}", wait=False)
         assert wrong.wait_for_end() == 2
         assert "nobody else can write to" in wrong.text
+
+
+def _reads_at_a_replica(session: Session) -> bool:
+    session.execute("SELECT count(*) FROM seen")
+    row = session.execute("SHOW pgamb.last_route").fetchone()
+    assert row is not None
+    return "(replica)" in str(row[0])
 
 
 def _sleepers(postgres: PostgresServer) -> int:
