@@ -6,13 +6,13 @@ from typing import TypeVar
 
 import msgspec
 
-from pgamb.config import ClientOptions, Loaded, ServerOptions
+from pgamb.config import ClientOptions, Loaded, ProcessOptions
 from pgamb.config.rules import judge
 from pgamb.errors import ConfigError
 from pgamb.sockets.activation import activated, address_of
 from pgamb.sockets.binding import Listening
 
-Options = TypeVar("Options", ClientOptions, ServerOptions)
+Options = TypeVar("Options", bound=ProcessOptions)
 
 # FileDescriptorName= of the status page's socket; whatever the others are called, they are for applications.
 STATUS = "status"

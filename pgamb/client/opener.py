@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import os
 import socket
 import ssl
@@ -17,6 +18,7 @@ from pgamb.config import ClientOptions
 from pgamb.errors import ConfigError, ConnectionFailure, PgambError, PostgresError
 from pgamb.registry.model import Address, Member
 from pgamb.session.backend_login import Credentials, Greeting, backend_login
+from pgamb.sockets.tcp import set_tcp_options
 from pgamb.wire import messages
 from pgamb.wire.constants import NEWEST_MINOR
 
@@ -31,6 +33,9 @@ _ATTEMPTS = {
     "verify-ca": (True,),
     "verify-full": (True,),
 }
+# What the network says, not the machine that was asked.
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
+_ASK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Opener:
 
     def __init__(self, options: ClientOptions) -> None:
         self._timeout_s = options.connect_timeout_s
+        self._silence_s = options.silence_timeout_s
         self._mode = options.server_tls
         self._context = _context(options) if options.server_tls != "disable" else None
         # Where something answers that does not know how to negotiate the protocol's version.
@@ -111,6 +117,27 @@ class Opener:
                 failure = error
         raise failure
 
+    async def ask_presence(self, place: tuple[int, str | tuple[Any, ...]]) -> None:
+        """Return when something at a place that we were connected to has answered, be it that it refuses.
+
+        The question is one that PostgreSQL answers before any log-in, and that it does not log. Where a network says
+        that nobody can be reached, nobody has answered.
+        """
+        while True:
+            try:
+                channel = Channel(await self._connect_to(_place_text(place), *place))
+                try:
+                    await channel.send(messages.gssenc_request())
+                    await channel.receive()
+                finally:
+                    channel.close()
+                return
+            except ConnectionFailure as failure:
+                cause = failure.__cause__
+                if not isinstance(cause, OSError) or cause.errno not in _UNREACHABLE:
+                    return
+            await asyncio.sleep(_ASK_AGAIN_S)
+
     async def send_cancel(self, opened: Opened) -> bool:
         """Cancel what a connection runs, encrypted as that is, and wait until the server has dealt with it.
 
@@ -119,7 +146,7 @@ class Opener:
         greeting, sent = opened.greeting, False
         try:
             async with asyncio.timeout(self._timeout_s):
-                channel = Channel(await self._connect_to(opened.address, *opened.reached))
+                channel = Channel(await self._connect_to(str(opened.address), *opened.reached))
                 try:
                     if opened.channel.tls is not None:
                         await self._start_tls(channel, opened.address)
@@ -199,25 +226,32 @@ class Opener:
             found = await _resolve(loop, address)
             targets = [(family, sockaddr) for family, _, _, _, sockaddr in found]
         failure = ConnectionFailure(f"{address} has no address")
-        for family, target in targets:
+        deadline = loop.time() + self._timeout_s
+        for left, (family, target) in zip(range(len(targets), 0, -1), targets, strict=True):
+            # A name may lead to several places: one that does not answer must not use up the time of the others.
+            share_s = (deadline - loop.time()) / left
             try:
-                return await self._connect_to(address, family, target)
+                async with asyncio.timeout(share_s if left > 1 else None):
+                    return await self._connect_to(str(address), family, target)
             except ConnectionFailure as error:
                 failure = error
+            except TimeoutError:
+                where = _place_text((family, target))
+                failure = ConnectionFailure(f"{address} ({where}) did not answer within {share_s:.1f} s")
         raise failure
 
-    async def _connect_to(self, address: Address, family: int, target: str | tuple[Any, ...]) -> socket.socket:
+    async def _connect_to(self, name: str, family: int, target: str | tuple[Any, ...]) -> socket.socket:
         """Connect to one of the places that an address stands for."""
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, target)
             if family != socket.AF_UNIX:
-                set_tcp_options(sock)
+                set_tcp_options(sock, self._silence_s)
             return sock
         except OSError as error:
             sock.close()
-            raise ConnectionFailure(f"cannot connect to {address}: {error.strerror or error}") from error
+            raise ConnectionFailure(f"cannot connect to {name}: {error.strerror or error}") from error
         except BaseException:
             sock.close()
             raise
@@ -239,13 +273,9 @@ class _Refused(ConnectionFailure):
     """The server has no TLS."""
 
 
-def set_tcp_options(sock: socket.socket) -> None:
-    """Send small packets at once, and find out about a silent peer."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+def _place_text(place: tuple[int, str | tuple[Any, ...]]) -> str:
+    _, target = place
+    return target if isinstance(target, str) else f"{target[0]}:{target[1]}"
 
 
 def _context(options: ClientOptions) -> ssl.SSLContext:

@@ -108,6 +108,11 @@ class Pools:
         entry = self._backends.get(backend)
         return entry[1] if entry is not None else None
 
+    def node_of(self, backend: Backend) -> str | None:
+        """Return the member that a backend is of, None if it is gone."""
+        entry = self._backends.get(backend)
+        return entry[0].member.node if entry is not None else None
+
     # The topology.
 
     def apply(self, topology: Topology) -> None:
@@ -179,6 +184,15 @@ class Pools:
         for pool in state.pools.values() if state is not None else ():
             if pool.replica:
                 pool.forsake_reads(ConnectionFailure("it has fallen silent"))
+
+    def give_up_at(self, place: object, error: ConnectionFailure) -> None:
+        """Lose all backends that are there, and leave their member out until it answers."""
+        lost = [(backend, state) for backend, (state, opened) in self._backends.items() if opened.reached == place]
+        for state in {id(state): state for _, state in lost}.values():
+            if self._members.get(state.member.node) is state:
+                self._down(state, error.message)
+        for backend, _ in lost:
+            backend.fail(error)
 
     def _requeue(self, pool: Pool) -> None:
         """Find new places for those who wait at a pool that cannot serve them."""

@@ -24,6 +24,7 @@ from pgamb.client.pools import Pools
 from pgamb.client.positions import Positions
 from pgamb.client.reach import Reach, unlisted_members
 from pgamb.client.replication import Replications
+from pgamb.client.silence import Silence
 from pgamb.client.snapshot import Observer
 from pgamb.client.timekeeper import Timekeeper
 from pgamb.client.waiting import Patience
@@ -96,7 +97,6 @@ class Service:
             refresh=self._registry.refresh,
         )
         self.pools.position = self._positions.position
-        self._positions.on_silent = self.pools.forsake_reads
         identities = Identities(lambda: self.relay.frontends, self.pools, self._spawn)
         self.relay = Relay(
             parameter_sets,
@@ -112,6 +112,10 @@ class Service:
             told_pid=identities.told_pid,
             on_limited=self._timekeeper.watch,
         )
+        self._silence = Silence(
+            self.pools, opener, lambda: self.relay.frontends.values(), self._spawn, options.silence_timeout_s
+        )
+        self._positions.on_silent = self._fallen_silent
         source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
         # Without a registry nothing is known of these before somebody has logged in to one of them.
@@ -158,6 +162,7 @@ class Service:
             self._spawn(Patience(self._options, self.pools).tick_forever())
             self._spawn(self._occupancy.sweep_forever())
             self._spawn(self._positions.tick_forever())
+            self._spawn(self._silence.tick_forever())
             self._spawn(self._catalogues.keep_forever(self.pools.welcomers, self._occupancy.is_present))
             await self._first(self._entrance.open(self._observer(where)), stop)
             if not stop.is_set():
@@ -269,6 +274,11 @@ class Service:
         )
         if before is not None and primary is None and before.primary_member() is not None:
             log.warning("primary.lost", extra={"kv": {"held_for_s": self._options.hold_timeout_s}})
+
+    def _fallen_silent(self, node: str) -> None:
+        """A member has not said in time where it is in the WAL."""
+        self.pools.forsake_reads(node)
+        self._silence.suspect(node)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run `work` as a task of this service; what it raises ends the service."""

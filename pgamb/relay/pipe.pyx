@@ -205,6 +205,11 @@ cdef class Pipe:
     def closed(self):
         return self.front is None
 
+    @property
+    def ends(self):
+        """Both ends, as long as they are open."""
+        return () if self.front is None else (self.front, self.back)
+
     cdef int settle(self) except -1:
         """Bring both ends in step with what is open and owed; close when nothing is."""
         cdef End front = self.front, back = self.back

@@ -18,6 +18,7 @@ cdef class Source:
     cdef int attach(self, Reactor reactor, int fd) except -1
     cdef int watch(self, uint32_t interest) except -1
     cdef int close_fd(self) except -1
+    cpdef double unheard_s(self) noexcept
 
 
 cdef class Reactor:

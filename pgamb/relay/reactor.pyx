@@ -24,6 +24,22 @@ from pgamb.relay.epoll cimport (
 )
 
 
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_INFO
+    struct tcp_info:
+        uint32_t tcpi_unacked           # segments sent and not acknowledged
+        uint32_t tcpi_last_ack_recv     # milliseconds since the last acknowledgement
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
+
+
 cdef class Source:
     """Something with one file descriptor that a `Reactor` waits for."""
 
@@ -49,6 +65,15 @@ cdef class Source:
         if self.fd < 0 or interest == self.interest:
             return 0
         return self.reactor.modify(self, interest)
+
+    cpdef double unheard_s(self) noexcept:
+        """Return for how many seconds the peer's machine has acknowledged nothing, -1 if it owes no acknowledgement."""
+        cdef tcp_info info
+        cdef socklen_t size = sizeof(info)
+        info.tcpi_unacked = 0
+        if self.fd < 0 or getsockopt(self.fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 or info.tcpi_unacked == 0:
+            return -1
+        return info.tcpi_last_ack_recv / 1000.0
 
     cdef int close_fd(self) except -1:
         """Stop waiting and close the descriptor. Harmless when done already."""

@@ -26,7 +26,8 @@ from pgamb.relay.reactor import Reactor, Source
 from pgamb.server.decide import Refusal
 from pgamb.sockets.acceptor import Acceptor
 from pgamb.sockets.binding import Listening, bind
-from pgamb.sockets.tcp import set_tcp_options
+from pgamb.sockets.tcp import SILENCE_S, set_tcp_options
+from pgamb.sockets.unheard import Unheard
 from pgamb.wire import messages
 from pgamb.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, parse_startup, startup_length
 
@@ -37,6 +38,8 @@ CONNECT_TIMEOUT_S = 5.0
 REFUSAL_TIMEOUT_S = 5.0
 # More refusals at one time than this would only be a queue for memory: such a connection is closed without a word.
 MAX_REFUSALS = 1000
+
+_UNHEARD_STEP_S = 1.0
 
 STARTING = Refusal("the agent has not seen PostgreSQL yet", "Try again in a moment.")
 STOPPING = Refusal("the agent is shutting down", "Connect to another member, or try again.", cut=False)
@@ -119,7 +122,7 @@ class Exposure:
 
                 acceptor = Acceptor(self._listening, accepted)
                 acceptor.start()
-                await asyncio.get_running_loop().create_future()
+                await self._end_unheard()
         finally:
             if acceptor is not None:
                 acceptor.close()
@@ -154,6 +157,16 @@ class Exposure:
                 self._on_unreachable()
                 refusal = _unreachable(self._postgres, error)
         await self._refuse(connection, CannotConnectNow(refusal.message, hint=refusal.hint))
+
+    async def _end_unheard(self) -> None:
+        """End, until cancelled, the connections of which one end's machine has vanished in the middle of something."""
+        unheard = Unheard(SILENCE_S)
+        while True:
+            await asyncio.sleep(_UNHEARD_STEP_S)
+            ends = [end for pipe in self._pipes for end in pipe.ends]
+            for end in unheard.overdue(ends, asyncio.get_running_loop().time()):
+                log.info("server.expose.vanished", extra={"kv": {"connection": end.pipe, "after_s": SILENCE_S}})
+                end.abort()
 
     def _pipe_closed(self, pipe: Pipe) -> None:
         self._pipes.discard(pipe)

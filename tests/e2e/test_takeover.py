@@ -53,6 +53,11 @@ class Callers:
             for thread in threads:
                 thread.join(DEADLINE_S)
 
+    def wait_for_more(self) -> None:
+        """Wait until they have been served often again."""
+        before = self.served.total()
+        wait_for(lambda: self.served.total() > before + 200, DEADLINE_S, "they are served")
+
     def _call(self, dsn: str) -> None:
         while not self._ended.is_set():
             try:
@@ -77,8 +82,7 @@ def test_nobody_is_refused_while_one_process_takes_over_after_another(postgres: 
         callers = Callers(dsn, f"{dsn}?host={unix}")
         with callers.calling():
             for count in range(1, 4):
-                before = sum(callers.served.values())
-                wait_for(lambda b=before: sum(callers.served.values()) > b + 200, DEADLINE_S, "they are served")
+                callers.wait_for_more()
                 new = processes.start("--takeover", *listen)
                 assert old.wait_for_end() == 0
                 assert f'in_place_of="process {old.pid}, ' in new.text
@@ -86,8 +90,7 @@ def test_nobody_is_refused_while_one_process_takes_over_after_another(postgres: 
                 answer = urllib.request.urlopen(f"http://127.0.0.1:{status}/status.json", timeout=10)
                 assert json.load(answer)["logins"]["accepted"] >= 0, count
                 old = new
-            before = sum(callers.served.values())
-            wait_for(lambda: sum(callers.served.values()) > before + 200, DEADLINE_S, "they are served")
+            callers.wait_for_more()
         assert callers.errors == []
         assert set(callers.served) == {dsn, f"{dsn}?host={unix}"}
         old.send(signal.SIGTERM)

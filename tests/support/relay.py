@@ -12,9 +12,9 @@ HOST = "127.0.0.1"
 class Relay:
     """Listens on `port`, and connects each that comes to `target_port`; `carry` says what becomes of the two."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, at: tuple[str, int] = (HOST, 0)) -> None:
         self._target = (HOST, target_port)
-        self._listening = socket.create_server((HOST, 0), backlog=128)
+        self._listening = socket.create_server(at, backlog=128)
         self.port: int = self._listening.getsockname()[1]
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
