@@ -102,11 +102,10 @@ class Entrance:
         return described | ({"in_place_of": self._predecessor} if self._predecessor is not None else {})
 
     async def close(self) -> None:
-        """Accept no more; where a successor serves, it goes on with the sockets."""
+        """Let in no application more. Watchers may see how it ends, unless a successor answers them now."""
         await self._succession.settle()
         self._succession.close()
-        for acceptor in self._acceptors.values():
-            acceptor.close(self._borrowed)
+        self._acceptors[_APPLICATIONS].close(self._borrowed)
 
     async def leave(self) -> None:
         """End what is left, at once."""

@@ -12,6 +12,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 import psycopg
@@ -153,19 +154,33 @@ def test_what_one_process_has_committed_the_other_reads(make_cluster: MakeCluste
             early.execute("INSERT INTO seen VALUES (1)")
             processes.start("--takeover", *options)
             old.wait_for_log("client.draining")
+            early.commit()
+            early.autocommit = True
             with psycopg.connect(dsn, autocommit=True) as late:
-                wait_for(lambda: _reads_at_a_replica(late), DEADLINE_S, "the new process reads at the replica")
-                standby.execute("SELECT pg_wal_replay_pause()")
-                early.commit()
-                assert late.execute("SELECT count(*) FROM seen").fetchone() == (1,)
-                late.execute("INSERT INTO seen VALUES (2)")
-                assert early.execute("SELECT count(*) FROM seen").fetchone() == (2,)
-                early.execute("INSERT INTO seen VALUES (3)")
-                early.commit()
+
+                def both(reader: Session, other: Session) -> bool:
+                    other.execute("SELECT 1")
+                    return _reads_at_a_replica(reader)
+
+                def pause() -> None:
+                    """Let both read at the replica, and that stay as it is then. Who is idle for long is ended."""
+                    standby.execute("SELECT pg_wal_replay_resume()")
+                    for one, other in ((late, early), (early, late)):
+                        wait_for(partial(both, one, other), DEADLINE_S, "it reads at the replica")
+                    standby.execute("SELECT pg_wal_replay_pause()")
+
+                pause()
+                early.execute("INSERT INTO seen VALUES (2)")
+                assert late.execute("SELECT count(*) FROM seen").fetchone() == (2,)
+                pause()
+                late.execute("INSERT INTO seen VALUES (3)")
+                assert early.execute("SELECT count(*) FROM seen").fetchone() == (3,)
+                pause()
+                early.execute("INSERT INTO seen VALUES (4)")
                 early.close()
                 assert old.wait_for_end() == 0
                 # What was the last that it did counts when it is gone, too.
-                assert late.execute("SELECT count(*) FROM seen").fetchone() == (3,)
+                assert late.execute("SELECT count(*) FROM seen").fetchone() == (4,)
                 standby.execute("SELECT pg_wal_replay_resume()")
                 wait_for(lambda: _reads_at_a_replica(late), DEADLINE_S, "it reads at the replica again")
 
