@@ -13,7 +13,7 @@ def set_tcp_options(sock: socket.socket, silence_s: float = SILENCE_S) -> None:
 
     Keepalive acts while nothing is on its way. TCP_USER_TIMEOUT would act at other times too, but it also ends a
     connection whose peer is there and takes nothing for so long: an application that reads slowly, a COPY that waits
-    for a lock (docs/decisions/0016-silent-members.md).
+    for a lock (docs/decisions/0017-silent-members.md).
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
