@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pgamb.registry.model import Member
+from pgamb.errors import ConnectionFailure
+from pgamb.registry.model import Member, PrimaryRecord
 from pgamb.relay.pool import Pool
 
 
@@ -28,3 +30,13 @@ class UsedMember:
     @property
     def room(self) -> bool:
         return self.limit is None or self.open < self.limit
+
+
+def forsake_stale(pools: Iterable[Pool], primary: PrimaryRecord | None) -> None:
+    """Give up what a former primary has not answered by now: it must not do it any more, nobody would find it again.
+
+    It may be frozen, or cut off, and go on later with what it was sent.
+    """
+    for pool in pools:
+        if primary is not None and not pool.replica and pool.member.timeline < primary.timeline:
+            pool.forsake(ConnectionFailure(f"{primary.node} is primary now, on timeline {primary.timeline}"))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from pgamb.client.capacity import ask_capacity
-from pgamb.client.member import UsedMember
+from pgamb.client.member import UsedMember, forsake_stale
 from pgamb.client.opener import Opened, Opener
 from pgamb.client.tally import Tally
 from pgamb.config import ClientOptions
@@ -128,12 +128,16 @@ class Pools:
                 state.member = member
         for group in self._groups.values():
             self._assign(group)
+        draining = [state for state in self._members.values() if state.member.state is MemberState.DRAINING]
+        for pool in [pool for state in draining for pool in state.pools.values()]:
+            self._requeue(pool)  # what waits has not begun
         for state in retired:
             for pool in state.pools.values():
                 pool.retire()
                 if state.member.node not in wanted:
                     pool.forsake_reads(ConnectionFailure("it is no member any more"))
                 self._requeue(pool)
+        forsake_stale([*self.pools(), *self.ending()], topology.primary)
 
     def _assign(self, group: Group) -> None:
         """Give a group its pools by what is known now."""
@@ -388,10 +392,7 @@ class Pools:
         opened = self.address_of(backend)
         self._closed(pool, backend)
         if opened is not None:
-            self._spawn(self._end_statement(opened))
-
-    async def _end_statement(self, opened: Opened) -> None:
-        await self._opener.send_cancel(opened)
+            self._spawn(self._opener.send_cancel(opened))
 
     def _role_reported(self, pool: Pool, in_recovery: bool) -> None:
         """A backend says that its server was promoted: what the registry says will follow."""

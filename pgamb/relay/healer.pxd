@@ -7,6 +7,7 @@ from pgamb.relay.statement cimport Plan
 
 cdef class Healer(Router):
     cdef bint _may_keep(self, int need, size_t size) noexcept
+    cdef bint _may_repeat(self) noexcept
     cdef int _learn(self, Plan plan) except -1
     cdef bint on_refused(self, Backend backend, bytes state, bint reshaped) except -1
     cdef int _take_back(self, Backend backend) except -1

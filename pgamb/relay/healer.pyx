@@ -38,6 +38,8 @@ IDLE_TIMEOUT = "57P05"
 # The server goes down: what it cuts off is told by what was under way.
 # Replay may end a session, too, if cancelling its statement is not enough.
 SHUTDOWN_STATES = ("57P01", "57P02", "57P03", "40001", "40P01")
+# How long the backends of one member may take to die with it.
+cdef double ONE_LOSS_S = 0.1
 
 cdef enum:
     # A longer read is not kept, and so not repeated.
@@ -175,6 +177,19 @@ cdef class Healer(Router):
             payload = b"\0".join([field for field in payload.split(b"\0") if field[:1] != b"W"])
         return payload if self.prepared is None else self.prepared.with_own_names(payload)
 
+    cdef bint _may_repeat(self) noexcept:
+        """Tell whether a read is asked again after the loss of its backend, and count that.
+
+        A member that dies takes its backends with it one after the other, faster than anybody can tell: that is one
+        loss.
+        """
+        cdef double now = now_s()
+        if self.lost_from is not self.pool or now - self.lost_at_s > ONE_LOSS_S:
+            self.lost_from = self.pool
+            self.lost_at_s = now
+            self.repeats += 1
+        return self.repeats <= REPEATS
+
     cdef int backend_lost(self, Backend backend, object error) except -1:
         """Tell the application the truth about what was under way."""
         cdef bint in_transaction = backend.status != b"I" or self.opened
@@ -214,11 +229,10 @@ cdef class Healer(Router):
             return self._resume()
         if state == RESTORING and not self.pins:
             return self._resume()
-        if backend.judging and not (backend.unkept or self.pass_left) and self.repeats < REPEATS and (
+        if backend.judging and not (backend.unkept or self.pass_left) and (
             sqlstate is None or sqlstate == IDLE_TIMEOUT or sqlstate in SHUTDOWN_STATES
-        ):
+        ) and self._may_repeat():
             # Reads, and nothing of their answers has been forwarded.
-            self.repeats += 1
             self.relay.losses += 1
             self._take_back(backend)
             self.relay.tell_repeated(self, None)

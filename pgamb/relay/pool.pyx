@@ -335,6 +335,12 @@ cdef class Pool(Home):
             if backend.owner is not None and backend.judging and not backend.unkept:
                 backend.lose(error)
 
+    def forsake(self, error):
+        """Give up all that is under way: whatever the member still answers is worth nothing any more."""
+        cdef Backend backend
+        for backend in list(self.backends):
+            backend.lose(error)
+
     def retire(self):
         """Use no backend again: idle ones are closed now, the others when they are released."""
         self.retired = True

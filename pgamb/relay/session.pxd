@@ -106,6 +106,8 @@ cdef class Session(Speaker):
     cdef double condemned_at_s              # monotonic: when pg_terminate_backend() was last called for it, 0: never
     cdef uint8_t healing                    # Reason why the unit at hand is asked again, 0 if it is not
     cdef uint8_t repeats
+    cdef Pool lost_from                     # ... because this was lost
+    cdef double lost_at_s                   # ... then, in monotonic seconds
     cdef uint8_t reason                     # Reason why the last unit went where it went
     cdef readonly Pool routed               # ... and where; None: nowhere
     cdef Plan plan                          # ... and what it was, if that is known

@@ -263,11 +263,23 @@ cdef class Speaker(Owner):
                     index += 1
                     if kind == b"B":
                         bound = statement
+                    elif kind == b"P" and statement is not None and statement.plan.need & NEED_END:
+                        name = _string(data + position + 5, data + end)
+                        if name and name in self.prepared.names:
+                            statement = None
+                        elif name:
+                            self.prepared.names[name] = statement
+                        else:
+                            self.prepared.unnamed = statement
+                    elif kind == b"D" and data[position + 5] == b"P":
+                        statement = bound
                 else:
                     statement = bound
                 if statement is None or not statement.plan.need & NEED_END or (
-                    statement.plan.need & NEED_COMMITS and self.lost is not None
+                    kind == b"E" and statement.plan.need & NEED_COMMITS and self.lost is not None
                 ):
+                    # A COMMIT that fails has ended its transaction.
+                    self.failed = statement is None or not statement.plan.need & NEED_END
                     self.tell(error_response(self._failure()))
                     self.refusing = True
                     return position + self._skip_to_sync(data + position, end - position)
@@ -276,6 +288,8 @@ cdef class Speaker(Owner):
                     self.lost = None
                     self._add(command_complete("ROLLBACK"))
                 else:
+                    if kind == b"D" and data[position + 5] == b"S":
+                        self._add(b"t\0\0\0\6\0\0")
                     self._add({80: b"1\0\0\0\4", 66: b"2\0\0\0\4", 68: b"n\0\0\0\4"}[kind])
             else:
                 self.flush()

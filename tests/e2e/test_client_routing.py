@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import errors, pq
 
 from pgamb.demo.cluster import Cluster
 from tests.e2e.conftest import MakeCluster
@@ -248,13 +248,18 @@ def test_parameters_follow_to_every_member(ambassador: Ambassador) -> None:
 
 def test_the_primary_stops_and_comes_back(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(agents=False, client=False, etcd=False)
-    with running_ambassador(cluster.servers, "--pool-size", "5", "--hold-timeout", "50") as ambassador:
+    with running_ambassador(cluster.servers, "--pool-size", "9", "--hold-timeout", "50") as ambassador:
         until(lambda: members_of_reads(ambassador) == REPLICAS, "reads are answered by both replicas")
         idle, busy, writing, pinned = [connect(ambassador) for _ in range(4)]
         idle.execute("CREATE TABLE kept (id int)")
         busy.execute("BEGIN")
         busy.execute("INSERT INTO kept VALUES (1)")
         pinned.execute("CREATE TEMP TABLE own ()")
+        ends = [connect(ambassador) for _ in range(5)]
+        commits, rollbacks = ends[:3], ends[3:]
+        for number, ending in enumerate(ends):
+            ending.execute("BEGIN")
+            ending.execute("INSERT INTO kept VALUES (%s)", (10 + number,))
         # Where the last commit stands must be known by now: only the primary can tell.
         until(lambda: members_of_reads(ambassador) == REPLICAS, "reads are answered by both replicas again")
         cluster.servers[0].stop("immediate")
@@ -267,6 +272,14 @@ def test_the_primary_stops_and_comes_back(make_cluster: MakeCluster) -> None:
         with pytest.raises(errors.InFailedSqlTransaction):
             busy.execute("SELECT 1")
         busy.execute("ROLLBACK")
+        # A COMMIT that fails has ended its transaction, and a ROLLBACK does not fail, however they are sent.
+        for committing, prepare in zip(commits, (None, False, True), strict=True):
+            with pytest.raises(errors.SerializationFailure, match="was lost"):
+                committing.execute("COMMIT", prepare=prepare)
+            assert committing.info.transaction_status == pq.TransactionStatus.IDLE
+        for rolling_back, prepare in zip(rollbacks, (None, False), strict=True):
+            rolling_back.execute("ROLLBACK", prepare=prepare)
+            assert rolling_back.info.transaction_status == pq.TransactionStatus.IDLE
         # A session's own state cannot be had again.
         with pytest.raises(psycopg.OperationalError, match="temporary"):
             pinned.execute("SELECT * FROM own")
@@ -278,7 +291,7 @@ def test_the_primary_stops_and_comes_back(make_cluster: MakeCluster) -> None:
         assert time.monotonic() - began < 50
         busy.execute("INSERT INTO kept VALUES (4)")
         assert ask(idle, "SELECT array_agg(id ORDER BY id) FROM kept") == [3, 4]
-        for session in (idle, busy, writing):
+        for session in (idle, busy, writing, *ends):
             session.close()
 
 

@@ -20,11 +20,17 @@ class Gate:
     pattern: bytes
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
+    dropped: bool = False
 
     def wait_reached(self) -> None:
         assert self.reached.wait(DEADLINE_S), f"nothing with {self.pattern!r} has come"
 
     def open(self) -> None:
+        self.opened.set()
+
+    def drop(self) -> None:
+        """End the connection instead, with what is held; nothing more is held."""
+        self.dropped = True
         self.opened.set()
 
 
@@ -92,11 +98,14 @@ class GateRelay:
                 if asks:
                     if data[4:8] == CANCEL:
                         self.cancel_sizes.append(len(data))
-                    for gate in [gate for gate in self._gates if gate.pattern in data]:
+                    for gate in [gate for gate in self._gates if gate.pattern in data and not gate.opened.is_set()]:
                         self._sockets -= {source, sink}
                         gate.reached.set()
                         gate.opened.wait(DEADLINE_S)
                         self._sockets |= {source, sink}
+                        if gate.dropped:
+                            source.shutdown(socket.SHUT_RDWR)
+                            return
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
