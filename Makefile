@@ -1,5 +1,5 @@
-# Everything starts from here, on a fresh Debian too: `make demo`, `make test`, `make lint`, `make compat`, `make bench`,
-# `make clean`.
+# Everything starts from here, on a fresh Debian too: `make demo`, `make test`, `make lint`, `make compat`, `make chaos`,
+# `make bench`, `make clean`.
 # Each target first makes what it needs (.venv, dependencies, the compiled data plane) and only what is out of date.
 #
 #   PYTHON=python3.12 make test          another Python (3.11 or newer)
@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 
 RELAY_SOURCES := $(shell find pgamb -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: help demo test lint compat bench build clean check-system
+.PHONY: help demo test lint compat chaos bench build clean check-system
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test    every test                                                       (ARGS=\"tests/unit -k wire\")"
 	@echo "make lint    format, lint, types, layers"
 	@echo "make compat  other people's suites, direct and through pgamb                  (ARGS=\"--short\")"
+	@echo "make chaos   a cluster under load, broken in every way                        (ARGS=\"--rounds 3\")"
 	@echo "make bench   pgamb beside PgBouncer                                           (ARGS=\"--rounds 3\")"
 	@echo "make build   the virtual environment and the compiled data plane, nothing else"
 	@echo "make clean   remove all that the others made"
@@ -41,6 +42,9 @@ lint: $(VENV)/.compiled $(VENV)/.developing
 
 compat: $(VENV)/.compiled $(VENV)/.developing
 	@$(BIN)/python -m tests.compat $(ARGS)
+
+chaos: $(VENV)/.compiled $(VENV)/.developing
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.compiled $(VENV)/.developing
 	$(BIN)/python -m tests.bench $(ARGS)

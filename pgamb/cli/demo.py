@@ -17,6 +17,8 @@ from types import FrameType
 import click
 
 from pgamb.demo.cluster import Cluster
+from pgamb.demo.control import Control, ask
+from pgamb.demo.failures import ACTIONS
 from pgamb.demo.orphans import adopt_orphans, end_orphans
 from pgamb.demo.place import check_disk, check_port
 from pgamb.demo.postgres import SUPERUSER
@@ -24,6 +26,7 @@ from pgamb.demo.process import ChildProcess
 from pgamb.errors import ProcessFailed
 
 DATABASE = "postgres"
+DEFAULT_PORT = 5432
 NOT_FOUND = 127
 # What a command may take to end in order once it has been asked to.
 COMMAND_GRACE_S = 10.0
@@ -42,8 +45,13 @@ Without COMMAND it runs until Ctrl-C. With COMMAND it runs that, against the clu
 PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE point at the `pgamb client`, as a superuser. PGAMB_DEMO_PRIMARY and
 PGAMB_DEMO_REPLICAS (comma separated) are URLs of the servers themselves, PGAMB_DEMO_ETCD is what --registry wants.
 
+While it runs, it can be broken from another terminal (--port names it, where several run), for anyone to watch their
+own application survive: `pgamb demo kill-replica`, `kill-primary` (a replica is promoted a second later), `switchover`,
+`stop-etcd`, `start-etcd`, and `mend`, which starts again whatever is down.
+
 \b
     pgamb demo
+    pgamb demo kill-primary
     pgamb demo --port 0 -- pytest tests/
     pgamb demo -- sh -c 'pgbench -i && pgbench -c 8 -T 10'
 """
@@ -61,9 +69,8 @@ class Interrupted(BaseException):
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=5432,
-    show_default=True,
-    help="Where the application connects, on this machine only; 0 takes a free port.",
+    default=None,
+    help="Where the application connects, on this machine only; 0 takes a free port.  [default: 5432]",
 )
 @click.option("--replicas", type=click.IntRange(0, 8), default=2, show_default=True, help="How many replicas.")
 @click.option(
@@ -72,7 +79,11 @@ class Interrupted(BaseException):
     help="Keep data and logs here (a new or empty folder); without it they are in a temporary one, and go.",
 )
 @click.argument("command_line", metavar="[-- COMMAND [ARGS]...]", nargs=-1, type=click.UNPROCESSED)
-def command(port: int, replicas: int, directory: Path | None, command_line: tuple[str, ...]) -> None:
+def command(port: int | None, replicas: int, directory: Path | None, command_line: tuple[str, ...]) -> None:
+    if len(command_line) == 1 and command_line[0] in ACTIONS:
+        ask(command_line[0], port, click.echo)
+        return
+    port = DEFAULT_PORT if port is None else port
     if port:
         check_port(port)
     check_disk(directory.absolute() if directory else Path(tempfile.gettempdir()))
@@ -83,6 +94,7 @@ def command(port: int, replicas: int, directory: Path | None, command_line: tupl
 def _run(port: int, replicas: int, directory: Path | None, command_line: Sequence[str]) -> int:
     """Start, serve, stop. Returns the exit status."""
     cluster: Cluster | None = None
+    control: Control | None = None
     with _interruptible():
         try:
             began = time.monotonic()
@@ -92,6 +104,8 @@ def _run(port: int, replicas: int, directory: Path | None, command_line: Sequenc
                 return NOT_FOUND
             _say_what_starts(cluster)
             cluster.start()
+            control = Control(cluster)
+            control.start()
             took_s = time.monotonic() - began
             if command_line:
                 return _run_command(cluster, command_line)
@@ -108,6 +122,8 @@ def _run(port: int, replicas: int, directory: Path | None, command_line: Sequenc
             # From here on a further Ctrl-C would only leave something behind.
             for number in STOPPING:
                 signal.signal(number, signal.SIG_IGN)
+            if control is not None:
+                control.close()
             if cluster is not None:
                 cluster.stop()
             end_orphans()

@@ -33,6 +33,7 @@ from pgamb.config import ClientOptions
 from pgamb.errors import AdminShutdown, ConfigError, PgambError
 from pgamb.registry.model import Topology
 from pgamb.registry.source import Registry, StaticSource, open_registry, parse_registry_url
+from pgamb.registry.witness import Witness
 from pgamb.relay.backend import Backend
 from pgamb.relay.frontend import Frontend
 from pgamb.relay.reactor import Reactor, Source
@@ -78,13 +79,20 @@ class Service:
         self._timekeeper = Timekeeper(self.pools.tally)
         self._occupancy = Occupancy(self.pools.pools, entered=self._catalogues.entered)
         self._prober = MemberProber(opener, asker)
-        self._registry: Registry = open_registry(
+        registry = open_registry(
             options.registry,
             options.service,
             prober=self._prober,
             ca_file=options.registry_ca,
             cert_file=options.registry_cert,
             key_file=options.registry_key,
+        )
+        source = parse_registry_url(options.registry)
+        # static:// has nobody else to ask than the members.
+        self._registry: Registry = (
+            registry
+            if isinstance(source, StaticSource)
+            else Witness(registry, self._prober, on_loss=options.on_registry_loss)
         )
         self.pools.refresh = self._registry.refresh
         self._positions = Positions(
@@ -116,7 +124,6 @@ class Service:
             self.pools, opener, lambda: self.relay.frontends.values(), self._spawn, options.silence_timeout_s
         )
         self._positions.on_silent = self._fallen_silent
-        source = parse_registry_url(options.registry)
         static = source.addresses if isinstance(source, StaticSource) else ()
         # Without a registry nothing is known of these before somebody has logged in to one of them.
         unlisted = unlisted_members(static)

@@ -4,19 +4,16 @@
 the page.
 """
 
+from pgamb.config.choices import Auth, LogFormat, LogLevel, PoolMode, SslMode
 from pgamb.config.listen import BindTarget, ListenAddress, TcpTarget, UnixTarget, bind_error
 from pgamb.config.load import Loaded, load
 from pgamb.config.options import (
-    Auth,
     ClientOptions,
+    DrainOptions,
     ExplainOptions,
-    LogFormat,
-    LogLevel,
-    PoolMode,
     ProcessOptions,
     RegistryOptions,
     ServerOptions,
-    SslMode,
     StatusOptions,
 )
 
@@ -24,6 +21,7 @@ __all__ = [
     "Auth",
     "BindTarget",
     "ClientOptions",
+    "DrainOptions",
     "ExplainOptions",
     "ListenAddress",
     "Loaded",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pgamb.config.options import GROUPS, ClientOptions, ExplainOptions, ServerOptions, StatusOptions
+from pgamb.config.options import GROUPS, ClientOptions, DrainOptions, ExplainOptions, ServerOptions, StatusOptions
 from pgamb.config.table import Row, table
 
 _INTRODUCTION = """\
@@ -53,8 +53,8 @@ Port 0 takes a free port; the log says which.
 ## The file
 
 Keys at the top level are for every command that knows them; a table named after a command (`[client]`, `[server]`,
-`[status]`, `[explain]`) goes before them. So one file can serve all commands of a machine. Relative file names are
-relative to the folder of the TOML file. An unknown key is an error, with the nearest known one.
+`[drain]`, `[status]`, `[explain]`) goes before them. So one file can serve all commands of a machine. Relative file
+names are relative to the folder of the TOML file. An unknown key is an error, with the nearest known one.
 
 ```toml
 registry = "etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379"
@@ -73,6 +73,7 @@ probe_interval = "500ms"
 _COMMANDS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("pgamb client", "`pgamb check` takes the same options, and says whether they work.", ClientOptions),
     ("pgamb server", "", ServerOptions),
+    ("pgamb server drain", "Besides these it has `--undo` ([reliability](reliability.md)).", DrainOptions),
     ("pgamb status", "Besides these it has `--json` and `--watch` ([operations](operations.md)).", StatusOptions),
     (
         "pgamb explain",

@@ -7,11 +7,11 @@ A field's name is the option's: `pool_timeout_s` is `--pool-timeout`, `PGAMB_POO
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
-from pgamb.config import kinds
+from pgamb.config import choices, kinds
 from pgamb.config.listen import ListenAddress
 from pgamb.observe.logs import mask_dsn
 from pgamb.registry.model import Address
@@ -26,22 +26,6 @@ class Option:
     help: str
     secret: bool = False
 
-
-Auth: TypeAlias = Literal["auto", "scram", "password", "trust"]
-PoolMode: TypeAlias = Literal["transaction", "session"]
-Consistency: TypeAlias = Literal["eventual", "session", "ambassador"]
-Transactions: TypeAlias = Literal["lazy", "exact"]
-SslMode: TypeAlias = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-LogFormat: TypeAlias = Literal["text", "json"]
-LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
-
-AUTH_WORDS = ("auto", "scram", "password", "trust")
-POOL_MODES = ("transaction", "session")
-CONSISTENCIES = ("eventual", "session", "ambassador")
-TRANSACTIONS = ("lazy", "exact")
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-LOG_FORMATS = ("text", "json")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 REGISTRY = "Registry"
 LISTENING = "Applications"
@@ -70,10 +54,10 @@ MaxLagBytes: TypeAlias = Annotated[
     int, Option(ROUTING, kinds.Whole(1, 1 << 50), "Replicas that are more bytes of WAL behind are not read from.")
 ]
 TransactionsMode: TypeAlias = Annotated[
-    Transactions,
+    choices.Transactions,
     Option(
         ROUTING,
-        kinds.Choice(TRANSACTIONS),
+        kinds.Choice(choices.TRANSACTIONS),
         "lazy: BEGIN is sent when a statement needs it, and reads before that go to replicas. exact: at once.",
     ),
 ]
@@ -116,10 +100,12 @@ class ProcessOptions(RegistryOptions, frozen=True, kw_only=True):
     """What every command that keeps running has besides: how it speaks of itself, on stderr."""
 
     log_format: Annotated[
-        LogFormat, Option(OBSERVING, kinds.Choice(LOG_FORMATS), "One line an event: key=value text, or JSON.")
+        choices.LogFormat,
+        Option(OBSERVING, kinds.Choice(choices.LOG_FORMATS), "One line an event: key=value text, or JSON."),
     ] = "text"
     log_level: Annotated[
-        LogLevel, Option(OBSERVING, kinds.Choice(LOG_LEVELS), "The least important events that are logged.")
+        choices.LogLevel,
+        Option(OBSERVING, kinds.Choice(choices.LOG_LEVELS), "The least important events that are logged."),
     ] = "info"
 
 
@@ -167,10 +153,10 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     ] = 10.0
 
     auth: Annotated[
-        Auth,
+        choices.Auth,
         Option(
             LOGIN,
-            kinds.Choice(AUTH_WORDS),
+            kinds.Choice(choices.AUTH_WORDS),
             "How applications log in. scram: against the verifier that PostgreSQL holds (needs --auth-dsn or "
             "--auth-file). password: sent over loopback, unix socket or TLS only, and checked by PostgreSQL. "
             "trust: not at all. auto: scram where a look-up is configured, else password.",
@@ -193,9 +179,11 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     ] = False
 
     pool_mode: Annotated[
-        PoolMode,
+        choices.PoolMode,
         Option(
-            POOLING, kinds.Choice(POOL_MODES), "When a backend goes back to its pool: after a transaction or a session."
+            POOLING,
+            kinds.Choice(choices.POOL_MODES),
+            "When a backend goes back to its pool: after a transaction or a session.",
         ),
     ] = "transaction"
     pool_size: Annotated[int, Option(POOLING, kinds.Whole(1, 10_000), "Backends per member, database and user.")] = 20
@@ -218,10 +206,10 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     ] = 500
 
     consistency: Annotated[
-        Consistency,
+        choices.Consistency,
         Option(
             ROUTING,
-            kinds.Choice(CONSISTENCIES),
+            kinds.Choice(choices.CONSISTENCIES),
             "What a read on a replica must not be older than. ambassador: any commit through this process. session: "
             "the session's own commits. eventual: nothing. The first two never read older than the session has read.",
         ),
@@ -238,6 +226,15 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     max_lag_bytes: MaxLagBytes = 1 << 30
     transactions: TransactionsMode = "lazy"
 
+    on_registry_loss: Annotated[
+        choices.OnRegistryLoss,
+        Option(
+            MEMBERS,
+            kinds.Choice(choices.ON_REGISTRY_LOSS),
+            "While the registry is out of reach. failsafe and serve: go on with what is known, ask the members "
+            "themselves, and follow a primary with a higher timeline. fence: reads go on, writes are held.",
+        ),
+    ] = "failsafe"
     connect_timeout_s: Annotated[
         float, Option(MEMBERS, kinds.Seconds(0.1, 3600), "How long connecting and logging in to a member may take.")
     ] = 5.0
@@ -259,9 +256,9 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     tls_required: Annotated[
         bool, Option(TLS, kinds.Switch(), "Refuse applications that connect over TCP without TLS.")
     ] = False
-    server_tls: Annotated[SslMode, Option(TLS, kinds.Choice(SSL_MODES), "TLS towards members: libpq's sslmode.")] = (
-        "prefer"
-    )
+    server_tls: Annotated[
+        choices.SslMode, Option(TLS, kinds.Choice(choices.SSL_MODES), "TLS towards members: libpq's sslmode.")
+    ] = "prefer"
     server_ca: Annotated[
         str | None, Option(TLS, kinds.File(), "CA certificates (PEM) that members' certificates are checked with.")
     ] = None
@@ -309,6 +306,24 @@ class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
     ttl_s: Annotated[
         int, Option(REGISTRY, kinds.Whole(2, 3600), "Seconds after which a silent agent's registration ends.")
     ] = 5
+    on_registry_loss: Annotated[
+        choices.OnRegistryLoss,
+        Option(
+            MEMBERS,
+            kinds.Choice(choices.ON_REGISTRY_LOSS),
+            "What a primary does while the registry is out of reach. failsafe: goes on while every other member "
+            "answers and none is ahead. serve: goes on unless one is ahead. fence: stops relaying.",
+        ),
+    ] = "failsafe"
+    fence_command: Annotated[
+        str | None,
+        Option(
+            MEMBERS,
+            kinds.Text(),
+            "A shell command that keeps everybody from writing to this PostgreSQL; it is run when the agent of a "
+            "primary has to stop relaying. PGAMB_NODE and PGAMB_FENCE_REASON tell it more.",
+        ),
+    ] = None
     listen: Annotated[
         ListenAddress | None,
         Option(EXPOSING, kinds.Listen(), "Expose PostgreSQL here; without it, its own address is announced."),
@@ -325,6 +340,25 @@ class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
             "How long exposed connections may take to end when we are to stop; those of `pgamb client` end themselves.",
         ),
     ] = 10.0
+
+
+class DrainOptions(RegistryOptions, frozen=True, kw_only=True):
+    """`pgamb server drain`; registry, service, dsn and node are to be those of the agent."""
+
+    dsn: Annotated[
+        str,
+        Option(MEMBERS, _DSN, "The PostgreSQL that is to be drained, with a log-in that has pg_monitor.", secret=True),
+    ]
+    node: Annotated[
+        str | None,
+        Option(MEMBERS, kinds.Name(), "The member's name; by default its cluster_name, else HOSTNAME-PORT."),
+    ] = None
+    drain_timeout_s: Annotated[
+        float, Option(MEMBERS, kinds.Seconds(0, 3600), "How long to wait for running transactions to end.")
+    ] = 10.0
+    drain_hold_s: Annotated[
+        int, Option(MEMBERS, kinds.Whole(1, 86400), "Seconds after which new work goes there again by itself.")
+    ] = 60
 
 
 class StatusOptions(RegistryOptions, frozen=True, kw_only=True):

@@ -9,7 +9,15 @@ from typing import Any, get_type_hints
 import msgspec
 
 from pgamb.config.kinds import Kind, ListenList, Switch
-from pgamb.config.options import GROUPS, ClientOptions, ExplainOptions, Option, ServerOptions, StatusOptions
+from pgamb.config.options import (
+    GROUPS,
+    ClientOptions,
+    DrainOptions,
+    ExplainOptions,
+    Option,
+    ServerOptions,
+    StatusOptions,
+)
 
 PREFIX = "PGAMB_"
 CONFIG_VARIABLE = "PGAMB_CONFIG"
@@ -18,6 +26,7 @@ CONFIG_VARIABLE = "PGAMB_CONFIG"
 SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("client", ClientOptions),
     ("server", ServerOptions),
+    ("drain", DrainOptions),
     ("status", StatusOptions),
     ("explain", ExplainOptions),
 )

@@ -122,6 +122,13 @@ class Cluster:
         """The running servers that are standbys."""
         return [server for server in self.servers if server.process.running and server.is_standby]
 
+    def newest_replica(self) -> PostgresServer:
+        """The running replica that has received most. Raises ProcessFailed when there is none."""
+        replicas = self.replicas
+        if not replicas:
+            raise ProcessFailed("no replica is running")
+        return max(replicas, key=lambda server: server.received_lsn)
+
     def server(self, name: str) -> PostgresServer:
         """Return the server of that name. Raises KeyError when there is none."""
         for server in self.servers:

@@ -105,6 +105,15 @@ class EtcdServer:
         except (OSError, http.client.HTTPException, ValueError):
             return False
 
+    def leads(self) -> bool:
+        """Say whether it is the leader of its cluster."""
+        try:
+            status = self._call("POST", "/v3/maintenance/status", {})
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        header = status["header"]
+        return isinstance(header, dict) and status.get("leader") == header.get("member_id")
+
     def get_prefix(self, prefix: str) -> dict[str, bytes]:
         """Return all keys below `prefix`, through etcd's JSON gateway. Raises ProcessFailed when it does not answer."""
         start = prefix.encode()
@@ -208,7 +217,15 @@ class EtcdCluster:
             server.wipe()
 
     def get_prefix(self, prefix: str) -> dict[str, bytes]:
-        return self.servers[0].get_prefix(prefix)
+        """Return all keys below `prefix`, from a node that answers. Raises ProcessFailed when none does."""
+        failure: ProcessFailed | None = None
+        for server in self.servers:
+            try:
+                return server.get_prefix(prefix)
+            except ProcessFailed as error:
+                failure = error
+        assert failure is not None
+        raise failure
 
 
 def _newer(version: str, than: tuple[int, int]) -> bool:

@@ -158,8 +158,9 @@ class PostgresServer:
         finally:
             secret.unlink()
         # pg_rewind starts the server once by itself, after a crash, and that reads only the file in the data folder.
+        # Its checkpoint must not remove the WAL that tells from where on the two differ.
         with (self.data / "postgresql.conf").open("a") as config:
-            config.write("wal_log_hints = on\n")
+            config.write(f"wal_log_hints = on\nwal_keep_size = {SETTINGS['wal_keep_size']}\n")
         self._create_roles()
 
     def clone(self, primary: PostgresServer) -> None:
@@ -264,6 +265,12 @@ class PostgresServer:
     def is_standby(self) -> bool:
         """Say whether it is, or would start as, a replica. A promotion removes the file."""
         return (self.data / "standby.signal").exists()
+
+    @property
+    def received_lsn(self) -> int:
+        """How far a replica has the WAL, as a byte offset."""
+        rows = self.query("SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn")
+        return int(str(rows[0][0]))
 
     @property
     def control(self) -> dict[str, str]:

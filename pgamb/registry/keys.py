@@ -1,6 +1,7 @@
 """The keys of one service, and the JSON in them. Pure.
 
     <prefix>/<service>/cluster           the PostgreSQL system identifier, no lease
+    <prefix>/<service>/drain/<node>      a DrainRequest, on the lease of whoever asked for it
     <prefix>/<service>/members/<node>    a Member, on its agent's lease
     <prefix>/<service>/primary           a PrimaryRecord, no lease, by compare-and-swap only
     <prefix>/<service>/stats/<node>      a Stats, on its agent's lease, never watched
@@ -17,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from pgamb.errors import ConfigError
-from pgamb.registry.model import Member, PrimaryRecord, Role, Stats, Topology
+from pgamb.registry.model import DrainRequest, Member, MemberState, PrimaryRecord, Role, Stats, Topology
 from pgamb.registry.store import KeyRange, KeyValue
 
 DEFAULT_PREFIX = "/pgamb"
@@ -33,6 +34,7 @@ class Keys:
         self.root = f"/{prefix.strip('/')}/{service}/" if prefix.strip("/") else f"/{service}/"
         self.cluster = self.root + "cluster"
         self.primary = self.root + "primary"
+        self._drains = self.root + "drain/"
         self._members = self.root + "members/"
         self._stats = self.root + "stats/"
         self.watched = KeyRange(self.root.encode(), self._stats.encode())
@@ -40,6 +42,9 @@ class Keys:
 
     def member(self, node: str) -> str:
         return self._members + check_name("node", node)
+
+    def drain(self, node: str) -> str:
+        return self._drains + check_name("node", node)
 
     def stats(self, node: str) -> str:
         return self._stats + check_name("node", node)
@@ -59,7 +64,7 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
-def encode(value: Member | Stats | PrimaryRecord) -> bytes:
+def encode(value: Member | Stats | PrimaryRecord | DrainRequest) -> bytes:
     return msgspec.json.encode(value)
 
 
@@ -93,7 +98,9 @@ def read_topology(keys: Keys, items: Mapping[str, KeyValue], revision: int, prob
         elif cluster is not None and member.system_identifier != cluster:
             problems.append(f"{node} belongs to cluster {member.system_identifier}, not to {cluster}: not used")
         else:
-            members.append(_judged(member, primary))
+            drain = items.get(keys.drain(node))
+            request = None if drain is None else decode(drain, DrainRequest, problems)
+            members.append(_drained(_judged(member, primary), request))
     return Topology(
         service=keys.service,
         members=tuple(members),
@@ -109,6 +116,13 @@ def _judged(member: Member, primary: PrimaryRecord | None) -> Member:
     if member.role is Role.PRIMARY and primary is not None and member.timeline < primary.timeline:
         return msgspec.structs.replace(member, role=Role.STALE_PRIMARY)
     return member
+
+
+def _drained(member: Member, request: DrainRequest | None) -> Member:
+    """Let a member drain for as long as it is what it was when that was asked for."""
+    if request is None or (request.role, request.timeline) != (member.role, member.timeline):
+        return member
+    return msgspec.structs.replace(member, state=MemberState.DRAINING)
 
 
 def _conflict(members: list[Member]) -> tuple[str, ...]:

@@ -24,8 +24,11 @@ class Role(StrEnum):
 
 
 class MemberState(StrEnum):
+    """Whether a member takes new work; one that is `LEAVING` had its agent stopped, and is not looked for any more."""
+
     RUNNING = "running"
     DRAINING = "draining"
+    LEAVING = "leaving"
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -107,6 +110,16 @@ class PrimaryRecord(msgspec.Struct, frozen=True):
     """The `primary` key: who may take writes, and on which timeline."""
 
     node: str
+    timeline: int
+
+
+class DrainRequest(msgspec.Struct, frozen=True):
+    """The `drain/<node>` key: nothing new goes to a member while it has this role on this timeline.
+
+    A server that comes back as something else, a replica after a switchover, drains no more.
+    """
+
+    role: Role
     timeline: int
 
 

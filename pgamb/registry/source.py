@@ -18,6 +18,7 @@ import msgspec
 
 from pgamb.errors import ConfigError
 from pgamb.registry.announcer import Announcer
+from pgamb.registry.drain import Drains
 from pgamb.registry.etcd.security import Credentials, Tls
 from pgamb.registry.keys import DEFAULT_PREFIX, check_name
 from pgamb.registry.model import DEFAULT_PORT, Address, RegistryStatus, Stats, Topology, parse_address
@@ -168,6 +169,20 @@ def open_announcer(
         raise ConfigError(f"a TTL of {ttl_s} s is too short", hint="The TTL is a whole number of seconds, at least 1.")
     store = _open_etcd(source, call_timeout_s=min(CALL_TIMEOUT_S, ttl_s / 4), heartbeat_s=min(5.0, ttl_s / 3))
     return Announcer(store, service, node, ttl_s, prefix=source.prefix)
+
+
+def open_drains(
+    url: str,
+    service: str,
+    *,
+    ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+) -> tuple[Drains, Store]:
+    """Open what a drain is asked for with, and its store, which is the caller's to close. Raises ConfigError."""
+    source = _only_etcd(parse_registry_url(url, ca_file=ca_file, cert_file=cert_file, key_file=key_file))
+    store = _open_etcd(source)
+    return Drains(store, service, prefix=source.prefix), store
 
 
 def _only_etcd(source: EtcdSource | PatroniSource | StaticSource) -> EtcdSource:

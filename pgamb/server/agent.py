@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
+import msgspec
+
 from pgamb.errors import RegistryError, RegistryMismatch
-from pgamb.registry.model import Member, PrimaryRecord, RegistryView, Role, Stats
+from pgamb.registry.model import Member, MemberState, PrimaryRecord, RegistryView, Role, Stats
 from pgamb.server.decide import (
     Announce,
     Decision,
@@ -37,7 +39,7 @@ from pgamb.server.reading import Probe, Reading
 log = logging.getLogger(__name__)
 
 # While something is awaited (PostgreSQL, the registry, a new primary) a second is long, and a probe costs nothing much.
-EAGER_INTERVAL_S = 0.2
+EAGER_INTERVAL_S = 0.05
 # However many events wake us, this much lies between two probes.
 MIN_PAUSE_S = 0.02
 
@@ -68,6 +70,12 @@ class Peers(Protocol):
     async def ask(self, member: Member, own: Reading) -> PeerAnswer: ...
 
 
+class Fencing(Protocol):
+    """Keeps everybody from writing to the server; see `server.fence.Fence`."""
+
+    def see(self, reason: str | None) -> None: ...
+
+
 class Port(Protocol):
     """The exposed port; see `server.expose.Exposure`."""
 
@@ -85,6 +93,7 @@ class Agent:
         peers: Peers,
         *,
         port: Port | None = None,
+        fence: Fencing | None = None,
         interval_s: float = 1.0,
         wake: asyncio.Event | None = None,
     ) -> None:
@@ -93,10 +102,12 @@ class Agent:
         self._registration = registration
         self._peers = peers
         self._port = port
+        self._fence = fence
         self._interval_s = interval_s
         self._wake = wake or asyncio.Event()
         self._history = History()
         self._said: dict[str, tuple[str, ...]] = {}
+        self._member: Member | None = None
 
     async def run(self) -> None:
         """Go on for ever; ends by cancellation, or by a ConfigError."""
@@ -123,7 +134,13 @@ class Agent:
         return decision
 
     async def withdraw(self) -> bool:
-        """Remove the registration; what cannot be removed now ends with its lease."""
+        """Remove the registration, and say that it is meant to be gone; what cannot be removed now ends with its lease.
+
+        A registration that just ends is that of an agent in trouble, and its server is used on.
+        """
+        if self._member is not None and self._history.announced:
+            with suppress(RegistryError):
+                await self._registration.announce(msgspec.structs.replace(self._member, state=MemberState.LEAVING))
         done = await self._registration.withdraw()
         if done:
             self._say("member", "server.withdrawn", logging.INFO, reason="stopping")
@@ -140,6 +157,8 @@ class Agent:
         refusal = decision.refusal
         if refusal is not None:
             self._set_port(refusal)
+        if self._fence is not None:
+            self._fence.see(refusal.message if refusal is not None and refusal.fence else None)
         if isinstance(decision, Announce) and isinstance(probe, Reading):
             refusal = await self._announce(decision, probe, view) or refusal
         elif isinstance(decision, Withdraw) and self._history.announced:
@@ -150,7 +169,7 @@ class Agent:
 
     async def _announce(self, decision: Announce, reading: Reading, view: RegistryView | None) -> Refusal | None:
         """Write what was decided; what the registry refuses altogether is not relayed to either."""
-        member = decision.member
+        member = self._member = decision.member
         self._history = announcing(self._history)
         try:
             if await self._registration.announce(member, stats_of(reading, member.node)):

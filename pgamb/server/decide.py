@@ -17,10 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pgamb.registry.model import Address, Member, PrimaryRecord, RegistryView, Role
 from pgamb.server.reading import Probe, Reading, Unreachable
+
+# What a primary does without the registry: go on while all others answer and none is ahead, go on unless one is known
+# to be ahead, or stop.
+OnLoss = Literal["failsafe", "serve", "fence"]
 
 # A server that is slow or full once is still there; one that does not answer three times is of no use to anybody.
 PATIENCE_PROBES = 2
@@ -38,6 +42,7 @@ class Identity:
     weight: int = 1
     agent_version: str = ""
     ttl_s: float = 5.0
+    on_loss: OnLoss = "failsafe"
 
 
 class PeerState(Enum):
@@ -73,11 +78,15 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the exposed port takes no new connection; with `cut` those that there are end too."""
+    """Why the exposed port takes no new connection; with `cut` those that there are end too.
+
+    `fence` says that nobody may write to the server, by whatever way.
+    """
 
     message: str
     hint: str
     cut: bool = True
+    fence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +230,17 @@ def _as_primary(
         hint = f"Connect to {ahead.node}; rewind {identity.node} and let it follow {ahead.node}."
         member = _describe(reading, identity, Role.STALE_PRIMARY)
         reason = f"stale: {ahead.node} is primary on timeline {ahead.timeline}"
-        return Announce(member, reason, refusal=Refusal(message, hint))
+        return Announce(member, reason, refusal=Refusal(message, hint, fence=True))
     member = _describe(reading, identity, Role.PRIMARY)
     claim, doubt = _claim(reading, history, view, identity, answers)
-    doubt = doubt or _failsafe(reading, view, identity, answers)
+    alone = None if doubt else _without_registry(reading, view, identity, answers)
+    doubt = doubt or alone
     if doubt is None:
         return Announce(member, "not in recovery", claim)
     refusal = Refusal(
-        f"{identity.node} may not be the primary: {doubt}", "See `pgamb status` for what the registry knows."
+        f"{identity.node} may not be the primary: {doubt}",
+        "See `pgamb status` for what the registry knows.",
+        fence=alone is not None,
     )
     return Announce(member, f"not in recovery, but {doubt}", claim, refusal)
 
@@ -279,17 +291,21 @@ def _claim(
     return None, f"{record.node} is the recorded primary on timeline {record.timeline} too, and {said}"
 
 
-def _failsafe(
+def _without_registry(
     reading: Reading, view: RegistryView, identity: Identity, answers: Mapping[str, PeerAnswer]
 ) -> str | None:
-    """Without the registry, go on only while every other member answers and none is ahead (RULES, `failsafe`)."""
+    """Say why a primary must not go on without the registry, None if it may (RULES: registry out of reach)."""
     if not registry_lost(identity, view):
         return None
+    if identity.on_loss == "fence":
+        return "the registry is out of reach"
     for member in view.members:
         if member.node == identity.node:
             continue
         answer = answers.get(member.node, PeerAnswer(PeerState.UNCLEAR, reason="not asked yet"))
         if answer.state in (PeerState.SILENT, PeerState.UNCLEAR):
+            if identity.on_loss == "serve":
+                continue
             return f"the registry is out of reach, and {member.node} does not answer ({answer.reason})"
         if answer.timeline > reading.timeline:
             return f"the registry is out of reach, and {member.node} is on timeline {answer.timeline}"

@@ -26,6 +26,7 @@ from pgamb.server.advertise import Advertised, advertised_address, node_name
 from pgamb.server.agent import EAGER_INTERVAL_S, Agent
 from pgamb.server.decide import Identity, Refusal
 from pgamb.server.expose import Exposure
+from pgamb.server.fence import Fence
 from pgamb.server.peers import PeerProber
 from pgamb.server.probe import Prober
 from pgamb.server.reading import Reading
@@ -110,6 +111,7 @@ async def _work(
         weight=options.weight,
         agent_version=pgamb.__version__,
         ttl_s=options.ttl_s,
+        on_loss=options.on_registry_loss,
     )
     values = {"node": identity.node, "service": options.service, "postgres": target.address, "registry": source}
     if exposure is not None:
@@ -124,18 +126,22 @@ async def _work(
         cert_file=options.registry_cert,
         key_file=options.registry_key,
     )
+    fence = None if options.fence_command is None else Fence(options.fence_command, identity.node)
     agent = Agent(
         identity,
         prober,
         announcer,
         PeerProber(target),
         port=exposure,
+        fence=fence,
         interval_s=options.probe_interval_s,
         wake=wake,
     )
     try:
         await _announce_until(stop, agent, announcer)
     finally:
+        if fence is not None:
+            await fence.close()
         await announcer.close()
 
 

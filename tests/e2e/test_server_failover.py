@@ -218,6 +218,48 @@ def test_without_a_registry_a_primary_goes_on_only_while_all_others_answer(heale
     healed.registered.wait_for_role("pg1", "primary")
 
 
+def test_what_agents_do_without_a_registry_if_they_are_told(healed: Failing, tmp_path: Path) -> None:
+    """One goes on though pg2 does not answer, one stops; whoever stops says so to a command, once."""
+    told = tmp_path / "told"
+    command = f'test -e {told} || {{ touch {told}; echo "not yet"; exit 3; }}; '
+    command += f'echo "$PGAMB_NODE: $PGAMB_FENCE_REASON" >> {told}'
+    policies = {"serve": ["--on-registry-loss", "serve"], "fence": ["--on-registry-loss", "fence"]}
+    agents = {
+        policy: AgentProcess(
+            healed.cluster.server("pg1"),
+            healed.cluster.registry_url,
+            tmp_path,
+            service=policy,
+            options=["--ttl", "2", "--probe-interval", "0.5", "--fence-command", command, *options],
+        )
+        for policy, options in policies.items()
+    }
+    try:
+        for agent in agents.values():
+            agent.start()
+            agent.wait_for_log("server.port.relaying")
+        healed.etcd.servers[0].kill()
+        agents["fence"].wait_for_log("server.port.refusing")
+        # A command that fails is run again.
+        agents["fence"].wait_for_log("server.fence-failed")
+        assert "not yet" in agents["fence"].text()
+        agents["fence"].wait_for_log("server.fenced")
+        assert told.read_text() == "pg1: pg1 may not be the primary: the registry is out of reach\n"
+        with pytest.raises(asyncpg.CannotConnectNowError, match="registry is out of reach"):
+            query(agents["fence"].dsn(), "SELECT 1")
+        assert query(agents["serve"].dsn(), "SELECT 1") == [(1,)]
+        healed.etcd.start()
+        agents["fence"].wait_for_log("server.port.relaying", count=2)
+        assert query(agents["fence"].dsn(), "SELECT 1") == [(1,)]
+        assert "server.fence" not in agents["serve"].text()
+        assert told.read_text().count("\n") == 1
+    finally:
+        for agent in agents.values():
+            agent.kill()
+    healed.registered.wait_for_role("pg1", "primary")
+    wait_for(lambda: healed.refused("pg1") == "", DEADLINE_S, "pg1 is relayed to again")
+
+
 def test_a_renamed_agent_takes_primary_over_once_the_old_one_is_gone(healed: Failing, tmp_path: Path) -> None:
     """The node that `primary` names is gone, and nobody answers where it was: only then its timeline is claimed."""
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-from pgamb.cli import main
+from pgamb.cli import main, server_drain
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 # A command in code: at a line's beginning (behind a prompt), or behind a backquote.
-_COMMAND = re.compile(r"(?:^(?: {4}|\$ )?|`)pgamb ([a-z]+)\b([^`\n]*)", re.MULTILINE)
+_COMMAND = re.compile(r"(?:^(?: {4}|\$ )?|`)pgamb (server drain|[a-z]+)\b([^`\n]*)", re.MULTILINE)
 _OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]*)")
 
 
@@ -26,7 +26,7 @@ def shown(text: str) -> list[tuple[str, list[str]]]:
 
 
 def options(command: str) -> set[str]:
-    found = main.get_command(click.Context(main), command)
+    found = server_drain.command if command == "server drain" else main.get_command(click.Context(main), command)
     assert found is not None, f"there is no command pgamb {command}"
     return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -12,6 +14,7 @@ from pgamb.server.decide import (
     History,
     Hold,
     Identity,
+    OnLoss,
     PeerAnswer,
     PeerState,
     Withdraw,
@@ -58,9 +61,10 @@ def act(
     seen: RegistryView | None,
     history: History | None = None,
     answers: dict[str, PeerAnswer] | None = None,
+    me: Identity = ME,
 ) -> Announce | Withdraw | Hold:
     taken = remember(history or History(), probe, seen, answers)
-    return decide(probe, taken, seen, ME, answers)
+    return decide(probe, taken, seen, me, answers)
 
 
 def announced(decision: object) -> Announce:
@@ -319,7 +323,7 @@ def test_the_holder_is_forgotten_with_its_record() -> None:
     assert remember(history, primary(2), view(member("c"), record=("c", 3))).holder == member("c")
 
 
-# A primary without the registry: failsafe
+# A primary without the registry
 
 
 def lost_view(*others: Member) -> RegistryView:
@@ -348,26 +352,45 @@ def test_without_the_registry_every_other_member_is_asked() -> None:
 @pytest.mark.parametrize(
     ("answer", "goes_on"),
     [
-        (PeerAnswer(PeerState.REPLICA, 2), True),
-        (PeerAnswer(PeerState.REPLICA, 1), True),
-        (PeerAnswer(PeerState.OURSELVES, 2), True),
-        (PeerAnswer(PeerState.PRIMARY, 1), True),
-        (PeerAnswer(PeerState.REPLICA, 3), False),
-        (PeerAnswer(PeerState.PRIMARY, 3), False),
-        (PeerAnswer(PeerState.SILENT), False),
-        (PeerAnswer(PeerState.UNCLEAR), False),
-        (None, False),
+        (PeerAnswer(PeerState.REPLICA, 2), ("failsafe", "serve")),
+        (PeerAnswer(PeerState.REPLICA, 1), ("failsafe", "serve")),
+        (PeerAnswer(PeerState.OURSELVES, 2), ("failsafe", "serve")),
+        (PeerAnswer(PeerState.PRIMARY, 1), ("failsafe", "serve")),
+        (PeerAnswer(PeerState.REPLICA, 3), ()),
+        (PeerAnswer(PeerState.PRIMARY, 3), ()),
+        (PeerAnswer(PeerState.SILENT), ("serve",)),
+        (PeerAnswer(PeerState.UNCLEAR), ("serve",)),
+        (None, ("serve",)),
     ],
 )
-def test_a_primary_without_the_registry_goes_on_while_all_answer_and_none_is_ahead(
-    answer: PeerAnswer | None, goes_on: bool
+@pytest.mark.parametrize("on_loss", ["failsafe", "serve", "fence"])
+def test_what_a_primary_does_without_the_registry(
+    answer: PeerAnswer | None, goes_on: tuple[str, ...], on_loss: OnLoss
 ) -> None:
     answers = {"b": PeerAnswer(PeerState.REPLICA, 2)}
     if answer is not None:
         answers["c"] = answer
-    decision = announced(act(primary(2), lost_view(member("b"), member("c")), None, answers))
-    assert (decision.refusal is None) is goes_on
+    me = replace(ME, on_loss=on_loss)
+    decision = announced(act(primary(2), lost_view(member("b"), member("c")), None, answers, me))
+    assert (decision.refusal is None) is (on_loss in goes_on)
+    assert decision.refusal is None or decision.refusal.fence
 
 
-def test_a_primary_alone_goes_on_without_the_registry() -> None:
-    assert announced(act(primary(2), lost_view())).refusal is None
+@pytest.mark.parametrize("on_loss", ["failsafe", "serve", "fence"])
+def test_a_primary_alone_without_the_registry(on_loss: OnLoss) -> None:
+    decision = announced(act(primary(2), lost_view(), me=replace(ME, on_loss=on_loss)))
+    assert (decision.refusal is None) is (on_loss != "fence")
+
+
+@pytest.mark.parametrize("on_loss", ["failsafe", "serve", "fence"])
+def test_a_replica_goes_on_whatever_it_was_told(on_loss: OnLoss) -> None:
+    assert announced(act(replica(2), lost_view(), me=replace(ME, on_loss=on_loss))).refusal is None
+
+
+def test_who_only_does_not_know_yet_is_not_fenced() -> None:
+    unsure = act(primary(), None)
+    assert unsure.refusal is not None
+    assert not unsure.refusal.fence
+    stale = act(primary(1), view(member("b", Role.PRIMARY, 2), record=("b", 2)))
+    assert stale.refusal is not None
+    assert stale.refusal.fence
