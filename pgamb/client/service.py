@@ -92,7 +92,7 @@ class Service:
         self._registry: Registry = (
             registry
             if isinstance(source, StaticSource)
-            else Witness(registry, self._prober, on_loss=options.on_registry_loss)
+            else Witness(registry, self._prober, on_loss=options.on_registry_loss, release=self._prober.close)
         )
         self.pools.refresh = self._registry.refresh
         self._positions = Positions(

@@ -153,11 +153,14 @@ class Witness:
         prober: Prober,
         *,
         on_loss: OnLoss = "failsafe",
+        release: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`release` is called while nobody has to be asked: a connection that is kept would hold up who wants to go."""
         self._registry = registry
         self._prober = prober
         self._on_loss = on_loss
+        self._release = release
         self._clock = clock
         self._said: Topology | None = None
         self._departed: dict[str, Member] = {}
@@ -226,6 +229,8 @@ class Witness:
                 del self._answers[node]
             await self._ask(asked)
             self._judge()
+            if not self._to_ask(self._said):
+                self._release()
 
     async def _pause(self) -> None:
         known = self._latest.value

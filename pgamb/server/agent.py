@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 EAGER_INTERVAL_S = 0.05
 # However many events wake us, this much lies between two probes.
 MIN_PAUSE_S = 0.02
+# How long a registration says that it is about to go.
+FAREWELL_S = 0.3
 
 
 class Registration(Protocol):
@@ -139,8 +141,11 @@ class Agent:
         A registration that just ends is that of an agent in trouble, and its server is used on.
         """
         if self._member is not None and self._history.announced:
+            leaving = msgspec.structs.replace(self._member, state=MemberState.LEAVING)
             with suppress(RegistryError):
-                await self._registration.announce(msgspec.structs.replace(self._member, state=MemberState.LEAVING))
+                if await self._registration.announce(leaving):
+                    # Who watches may be shown only what is left of several changes that come at once.
+                    await asyncio.sleep(FAREWELL_S)
         done = await self._registration.withdraw()
         if done:
             self._say("member", "server.withdrawn", logging.INFO, reason="stopping")
