@@ -17,7 +17,7 @@ from pgamb.observe.logs import setup_logging
 from pgamb.registry.drain import Drains
 from pgamb.registry.source import open_drains
 from pgamb.server.advertise import node_name
-from pgamb.server.probe import Prober
+from pgamb.server.probe import APPLICATION_NAME, Prober
 from pgamb.server.reading import Unreachable
 from pgamb.server.target import parse_target
 
@@ -42,12 +42,12 @@ QUIET_S = 0.3
 LOOK_S = 0.05
 
 # Sessions of applications that would get an error if the server stopped now; pgamb's own questions would not.
-BUSY_SQL = """
+BUSY_SQL = f"""
 SELECT pid, coalesce(application_name, '') AS application, state
   FROM pg_catalog.pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
    AND state IS DISTINCT FROM 'idle' AND state IS DISTINCT FROM 'disabled'
-   AND application_name NOT IN ('pgamb_agent', 'pgamb_monitor', 'pgamb_freshness')
+   AND application_name NOT IN ('{APPLICATION_NAME}', 'pgamb_monitor', 'pgamb_freshness')
  ORDER BY pid
 """
 
@@ -62,7 +62,7 @@ def _drain(**given: object) -> int:
 
 async def _run(options: DrainOptions, *, undo: bool) -> int:
     node = await _node(options)
-    drains, store = open_drains(
+    drains = open_drains(
         options.registry,
         options.service,
         ca_file=options.registry_ca,
@@ -76,13 +76,13 @@ async def _run(options: DrainOptions, *, undo: bool) -> int:
             return 0
         return await _until_quiet(options, drains, node)
     finally:
-        await store.close()
+        await drains.close()
 
 
 async def _until_quiet(options: DrainOptions, drains: Drains, node: str) -> int:
     member = await drains.member(node)
     connection = await asyncpg.connect(
-        options.dsn, statement_cache_size=0, server_settings={"application_name": "pgamb_agent"}
+        options.dsn, statement_cache_size=0, server_settings={"application_name": APPLICATION_NAME}
     )
     try:
         await drains.begin(member, options.drain_hold_s)

@@ -14,7 +14,7 @@ import msgspec
 from pgamb.config import choices, kinds
 from pgamb.config.listen import ListenAddress
 from pgamb.observe.logs import mask_dsn
-from pgamb.registry.model import Address
+from pgamb.registry.model import Address, OnLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class ClientOptions(ProcessOptions, frozen=True, kw_only=True):
     transactions: TransactionsMode = "lazy"
 
     on_registry_loss: Annotated[
-        choices.OnRegistryLoss,
+        OnLoss,
         Option(
             MEMBERS,
             kinds.Choice(choices.ON_REGISTRY_LOSS),
@@ -307,7 +307,7 @@ class ServerOptions(ProcessOptions, frozen=True, kw_only=True):
         int, Option(REGISTRY, kinds.Whole(2, 3600), "Seconds after which a silent agent's registration ends.")
     ] = 5
     on_registry_loss: Annotated[
-        choices.OnRegistryLoss,
+        OnLoss,
         Option(
             MEMBERS,
             kinds.Choice(choices.ON_REGISTRY_LOSS),

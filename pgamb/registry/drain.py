@@ -10,11 +10,11 @@ from pgamb.errors import ConfigError
 from pgamb.registry.keys import DEFAULT_PREFIX, Keys, decode, encode
 from pgamb.registry.lease import new_lease_id
 from pgamb.registry.model import DrainRequest, Member
-from pgamb.registry.store import KeyRange, Put, Store
+from pgamb.registry.store import Put, Store
 
 
 class Drains:
-    """The drain requests of one service; raises RegistryError where the store does."""
+    """The drain requests of one service; raises RegistryError where the store does. `close` closes the store."""
 
     def __init__(self, store: Store, service: str, *, prefix: str = DEFAULT_PREFIX) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class Drains:
         item = await self._store.get(self._keys.member(node))
         member = None if item is None else decode(item, Member, problems)
         if member is None:
-            listing = await self._store.list(KeyRange.prefix(self._keys.member("x")[:-1]))
+            listing = await self._store.list(self._keys.members_range)
             known = ", ".join(filter(None, (self._keys.member_node(item.key) for item in listing.items)))
             raise ConfigError(
                 problems[0] if problems else f'no member "{node}" is registered in service "{self._keys.service}"',
@@ -45,3 +45,6 @@ class Drains:
     async def end(self, node: str) -> bool:
         """Take the request back; return whether there was one."""
         return await self._store.delete(self._keys.drain(node))
+
+    async def close(self) -> None:
+        await self._store.close()

@@ -38,6 +38,7 @@ class Keys:
         self._members = self.root + "members/"
         self._stats = self.root + "stats/"
         self.watched = KeyRange(self.root.encode(), self._stats.encode())
+        self.members_range = KeyRange.prefix(self._members)
         self.stats_range = KeyRange.prefix(self._stats)
 
     def member(self, node: str) -> str:
@@ -87,6 +88,7 @@ def read_topology(keys: Keys, items: Mapping[str, KeyValue], revision: int, prob
     cluster = read_cluster(keys, items)
     primary_item = items.get(keys.primary)
     primary = None if primary_item is None else decode(primary_item, PrimaryRecord, problems)
+    timeline = 0 if primary is None else primary.timeline
     members = []
     for key in sorted(items):
         node = keys.member_node(key)
@@ -100,7 +102,7 @@ def read_topology(keys: Keys, items: Mapping[str, KeyValue], revision: int, prob
         else:
             drain = items.get(keys.drain(node))
             request = None if drain is None else decode(drain, DrainRequest, problems)
-            members.append(_drained(_judged(member, primary), request))
+            members.append(_drained(member.judged(timeline), request))
     return Topology(
         service=keys.service,
         members=tuple(members),
@@ -109,13 +111,6 @@ def read_topology(keys: Keys, items: Mapping[str, KeyValue], revision: int, prob
         conflict=_conflict(members),
         revision=revision,
     )
-
-
-def _judged(member: Member, primary: PrimaryRecord | None) -> Member:
-    """Call a primary whose timeline is below the registered one what it is, whatever its agent says."""
-    if member.role is Role.PRIMARY and primary is not None and member.timeline < primary.timeline:
-        return msgspec.structs.replace(member, role=Role.STALE_PRIMARY)
-    return member
 
 
 def _drained(member: Member, request: DrainRequest | None) -> Member:

@@ -7,12 +7,16 @@ a field that is added needs a default (an older agent does not write it), and un
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from pgamb.errors import ConfigError
 
 DEFAULT_PORT = 5432
+
+# What becomes of a primary, and of writes, while the registry is out of reach: docs/reliability.md has the table.
+OnLoss: TypeAlias = Literal["failsafe", "serve", "fence"]
 
 
 class Role(StrEnum):
@@ -93,6 +97,12 @@ class Member(msgspec.Struct, frozen=True):
     zone: str = ""
     weight: int = 1
     agent_version: str = ""
+
+    def judged(self, timeline: int) -> Member:
+        """Return it as what it is if that timeline has been primary: a primary below is stale, whatever it says."""
+        if self.role is Role.PRIMARY and self.timeline < timeline:
+            return msgspec.structs.replace(self, role=Role.STALE_PRIMARY)
+        return self
 
 
 class Stats(msgspec.Struct, frozen=True):

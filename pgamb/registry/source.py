@@ -178,11 +178,10 @@ def open_drains(
     ca_file: str | None = None,
     cert_file: str | None = None,
     key_file: str | None = None,
-) -> tuple[Drains, Store]:
-    """Open what a drain is asked for with, and its store, which is the caller's to close. Raises ConfigError."""
+) -> Drains:
+    """Open what a drain is asked for with; its `close` closes its store. Raises ConfigError."""
     source = _only_etcd(parse_registry_url(url, ca_file=ca_file, cert_file=cert_file, key_file=key_file))
-    store = _open_etcd(source)
-    return Drains(store, service, prefix=source.prefix), store
+    return Drains(_open_etcd(source), service, prefix=source.prefix)
 
 
 def _only_etcd(source: EtcdSource | PatroniSource | StaticSource) -> EtcdSource:

@@ -145,15 +145,14 @@ def _names(heard: Sequence[Heard], errors: list[str]) -> dict[Address, str]:
 
 def _member(node: str, server: Heard, timeline: int) -> Member:
     said = server.said
-    stale = said.role is Role.PRIMARY and said.timeline < timeline
     return Member(
         node=node,
-        role=Role.STALE_PRIMARY if stale else said.role,
+        role=said.role,
         addresses=(server.address,),
         timeline=said.timeline,
         system_identifier=said.system_identifier,
         server_version=said.server_version,
-    )
+    ).judged(timeline)
 
 
 class StaticRegistry:

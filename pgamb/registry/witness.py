@@ -15,21 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import Literal
 
 import msgspec
 
 from pgamb.errors import PgambError
 from pgamb.registry.latest import Latest
-from pgamb.registry.model import Member, MemberState, PrimaryRecord, RegistryStatus, Role, Stats, Topology
+from pgamb.registry.model import Member, MemberState, OnLoss, PrimaryRecord, RegistryStatus, Role, Stats, Topology
 from pgamb.registry.source import Registry
 from pgamb.registry.static import Observation, Prober
 
 log = logging.getLogger(__name__)
-
-OnLoss = Literal["failsafe", "serve", "fence"]
 
 # A registry that does not answer for this long is out of reach: the lease of an agent, if nothing else is asked for.
 LOSS_S = 5.0
@@ -98,7 +94,7 @@ def judge(
     for node in sorted(known):
         member = known[node]
         if node in current and not (lost and node in heard):
-            members.append(_judged(member, timeline))
+            members.append(member.judged(timeline))
         elif node in heard:
             answered = _as_answered(member, heard[node], primary, timeline, problems)
             if answered is not None:
@@ -125,12 +121,6 @@ def _is_of(answer: Observation, said: Topology, problems: list[str]) -> bool:
     return False
 
 
-def _judged(member: Member, timeline: int) -> Member:
-    if member.role is Role.PRIMARY and member.timeline < timeline:
-        return msgspec.structs.replace(member, role=Role.STALE_PRIMARY)
-    return member
-
-
 def _as_answered(
     member: Member, answer: Observation, primary: PrimaryRecord | None, timeline: int, problems: list[str]
 ) -> Member | None:
@@ -154,14 +144,12 @@ class Witness:
         *,
         on_loss: OnLoss = "failsafe",
         release: Callable[[], object] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`release` is called while nobody has to be asked: a connection that is kept would hold up who wants to go."""
         self._registry = registry
         self._prober = prober
         self._on_loss = on_loss
         self._release = release
-        self._clock = clock
         self._said: Topology | None = None
         self._departed: dict[str, Member] = {}
         self._answers: dict[str, Observation] = {}
@@ -240,8 +228,7 @@ class Witness:
                 await self._wake.wait()
         except TimeoutError:
             pass
-        if self._wake.is_set():
-            self._wake.clear()
+        self._wake.clear()
 
     def _to_ask(self, said: Topology) -> list[Member]:
         departed = list(self._departed.values())

@@ -17,14 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from pgamb.registry.model import Address, Member, PrimaryRecord, RegistryView, Role
+from pgamb.registry.model import Address, Member, OnLoss, PrimaryRecord, RegistryView, Role
 from pgamb.server.reading import Probe, Reading, Unreachable
-
-# What a primary does without the registry: go on while all others answer and none is ahead, go on unless one is known
-# to be ahead, or stop.
-OnLoss = Literal["failsafe", "serve", "fence"]
 
 # A server that is slow or full once is still there; one that does not answer three times is of no use to anybody.
 PATIENCE_PROBES = 2

@@ -7,14 +7,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from pgamb.registry.model import Address, Member, PrimaryRecord, RegistryView, Role
+from pgamb.registry.model import Address, Member, OnLoss, PrimaryRecord, RegistryView, Role
 from pgamb.server.decide import (
     PATIENCE_PROBES,
     Announce,
     History,
     Hold,
     Identity,
-    OnLoss,
     PeerAnswer,
     PeerState,
     Withdraw,
