@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -84,7 +85,7 @@ client_tls_sslmode = disable
         if account is not None:
             account.give(path)
     process = ChildProcess("PgBouncer", [binary, config], log=folder / "pgbouncer.log", account=account)
-    with _listening(process, port):
+    with listening(process, port):
         yield Proxy("pgbouncer", port, process)
 
 
@@ -104,7 +105,7 @@ def pgamb(name: str, members: int, root: Path = ROOT) -> Starter:
             *("--max-connections", str(MAX_CLIENTS)),
         ]
         process = ChildProcess(name, [sys.executable, "-m", "pgamb", *arguments], log=folder / f"{name}.log", cwd=root)
-        with _listening(process, port):
+        with listening(process, port):
             yield Proxy(name, port, process)
 
     return start
@@ -134,13 +135,14 @@ def pgbouncer_version(binary: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def _listening(process: ChildProcess, port: int) -> Iterator[None]:
+def listening(process: ChildProcess, port: int, stop: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+    """Run a proxy from its first accepted connection to the end of the block; `stop` asks it to end."""
     process.start()
     try:
         process.wait_until(lambda: _accepts(port), START_DEADLINE_S, f"while waiting for it to listen on {port}")
         yield
     finally:
-        process.stop(grace_s=5)
+        process.stop(stop, grace_s=5)
 
 
 def _accepts(port: int) -> bool:

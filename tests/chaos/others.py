@@ -8,7 +8,6 @@ the new primary itself.
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +17,10 @@ from pgamb.demo.ports import free_port
 from pgamb.demo.postgres import HOST, PostgresServer
 from pgamb.demo.process import ChildProcess
 from pgamb.errors import ConfigError
-from tests.bench.proxies import find_pgbouncer
+from tests.bench.proxies import find_pgbouncer, listening
 from tests.chaos.world import World
 from tests.support.servers import server_folder
 
-START_DEADLINE_S = 20.0
 # As many as pgamb has to a member, and room for every application.
 POOL_SIZE, CLIENTS = 20, 64
 
@@ -66,7 +64,7 @@ def pgbouncer(world: World) -> Iterator[Other]:
         for path in (config, users):
             path.chmod(0o644)
         process = ChildProcess("PgBouncer", [binary, config], log=folder / "log", account=account)
-        with _listening(process, port):
+        with listening(process, port, signal.SIGINT):
             yield Other(process, port, point)
 
 
@@ -122,7 +120,7 @@ def pgpool(world: World) -> Iterator[Other]:
             [_find_pgpool(), "-n", "-f", config, "-a", folder / "hba", "-F", folder / "pcp.conf"],
             log=folder / "log",
         )
-        with _listening(process, port):
+        with listening(process, port, signal.SIGINT):
             yield Other(process, port, lambda server: None)
 
 
@@ -134,21 +132,3 @@ def _find_pgpool() -> Path:
     if found is None:
         raise ConfigError("pgpool is not installed", hint="apt-get install -y pgpool2")
     return Path(found)
-
-
-@contextmanager
-def _listening(process: ChildProcess, port: int) -> Iterator[None]:
-    process.start()
-    try:
-        process.wait_until(lambda: _accepts(port), START_DEADLINE_S, f"while waiting for it to listen on {port}")
-        yield
-    finally:
-        process.stop(signal.SIGINT, grace_s=5)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        with socket.create_connection((HOST, port), timeout=1):
-            return True
-    except OSError:
-        return False

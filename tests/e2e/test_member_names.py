@@ -43,7 +43,7 @@ class Named:
         )
 
     def dsn(self, client: Generation) -> str:
-        return self._processes.dsn(int(client.text.partition("at=127.0.0.1:")[2].split()[0]))
+        return self._processes.dsn(client.port)
 
     def end_backends(self) -> None:
         """End all connections of ambassadors, so that they need new ones."""

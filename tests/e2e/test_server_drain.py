@@ -41,8 +41,7 @@ def test_a_transaction_of_a_client_ends_and_the_agent_does_not_wait_for_more(
         generations(postgres) as processes,
     ):
         client = processes.start("--listen", "127.0.0.1:0", *registry)
-        port = int(client.text.partition("at=127.0.0.1:")[2].split()[0])
-        with closing(psycopg.connect(processes.dsn(port))) as session:
+        with closing(psycopg.connect(processes.dsn(client.port))) as session:
             session.execute("CREATE TEMPORARY TABLE here (n int) ON COMMIT DROP")
             agent.send(signal.SIGTERM)
             agent.wait_for_log("server.draining", DEADLINE_S)
@@ -90,8 +89,7 @@ def test_a_second_signal_does_not_wait(postgres: PostgresServer, etcd: EtcdServe
 def test_the_second_signal_ends_a_client_too(postgres: PostgresServer) -> None:
     with generations(postgres) as processes:
         client = processes.start("--listen", "127.0.0.1:0", "--drain-timeout", "60")
-        port = int(client.text.partition("at=127.0.0.1:")[2].split()[0])
-        with closing(psycopg.connect(processes.dsn(port))) as session:
+        with closing(psycopg.connect(processes.dsn(client.port))) as session:
             session.execute("CREATE TEMPORARY TABLE here (n int)")
             client.send(signal.SIGTERM)
             client.wait_for_log("client.draining")
@@ -105,8 +103,7 @@ def test_the_second_signal_ends_a_client_too(postgres: PostgresServer) -> None:
 def test_a_clients_transactions_have_until_the_deadline(postgres: PostgresServer) -> None:
     with generations(postgres) as processes:
         client = processes.start("--listen", "127.0.0.1:0", "--drain-timeout", "2")
-        port = int(client.text.partition("at=127.0.0.1:")[2].split()[0])
-        with closing(psycopg.connect(processes.dsn(port))) as session:
+        with closing(psycopg.connect(processes.dsn(client.port))) as session:
             session.execute("CREATE TEMPORARY TABLE here (n int)")
             began = time.monotonic()
             client.send(signal.SIGTERM)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.support.relay import Relay, shut
+
 CANCEL = struct.pack("!I", 80877102)
 DEADLINE_S = 30.0
 
@@ -34,17 +36,13 @@ class Gate:
         self.opened.set()
 
 
-class GateRelay:
-    """Listens on `port` and relays to `target_port`."""
+class GateRelay(Relay):
+    """Passes everything on but what a gate holds."""
 
     def __init__(self, target_port: int) -> None:
-        self._target = ("127.0.0.1", target_port)
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port: int = self._listening.getsockname()[1]
         self._gates: list[Gate] = []
-        self._sockets: set[socket.socket] = set()
         self.cancel_sizes: list[int] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(target_port)
 
     @contextmanager
     def gate(self, pattern: bytes) -> Iterator[Gate]:
@@ -65,32 +63,11 @@ class GateRelay:
     def cut(self) -> None:
         """End all connections there are, but for those that a gate holds."""
         for sock in list(self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            shut(sock)
 
-    def close(self) -> None:
-        # A close alone does not wake a thread that is in accept() or recv().
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self._listening.accept()
-            except OSError:
-                return
-            try:
-                outer = socket.create_connection(self._target)
-            except OSError:
-                inner.close()
-                continue
-            for sock in (inner, outer):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets |= {inner, outer}
-            threading.Thread(target=self._pump, args=(inner, outer, True), daemon=True).start()
-            threading.Thread(target=self._pump, args=(outer, inner, False), daemon=True).start()
+    def carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        threading.Thread(target=self._pump, args=(inner, outer, True), daemon=True).start()
+        threading.Thread(target=self._pump, args=(outer, inner, False), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
         with suppress(OSError):
@@ -110,9 +87,7 @@ class GateRelay:
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
         if not asks:
-            for sock in (source, sink):
-                self._sockets.discard(sock)
-                sock.close()
+            self.forget(source, sink)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ class Relay:
 
     def __init__(self, target_port: int, at: tuple[str, int] = (HOST, 0)) -> None:
         self._target = (HOST, target_port)
-        self._listening = socket.create_server(at, backlog=128)
+        self._listening = socket.create_server(at, backlog=256)
         self.port: int = self._listening.getsockname()[1]
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -39,9 +39,13 @@ class Relay:
         while True:
             try:
                 inner, _ = self._listening.accept()
-                outer = socket.create_connection(self._target)
             except OSError:
                 return
+            try:
+                outer = socket.create_connection(self._target)
+            except OSError:
+                inner.close()
+                continue
             self._sockets |= {inner, outer}
             for sock in (inner, outer):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

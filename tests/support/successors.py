@@ -24,6 +24,11 @@ class Generation(ChildProcess):
         """All that it has logged."""
         return self.log.read_text() if self.log is not None and self.log.exists() else ""
 
+    @property
+    def port(self) -> int:
+        """The TCP port at which it listens first, on 127.0.0.1."""
+        return int(self.text.partition("at=127.0.0.1:")[2].split()[0])
+
     def wait_for_log(self, words: str, deadline_s: float = DEADLINE_S) -> None:
         self.wait_until(lambda: words in self.text, deadline_s, f"while waiting for {words!r}")
 
